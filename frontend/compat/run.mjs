@@ -136,7 +136,7 @@ const CHECKS = {
     ]) {
       const page = await open({ editor: "query", mode: "light", settings: {}, query });
       assert.equal(await page.locator("#crash").count(), 0, `${JSON.stringify(query)} crashed`);
-      await page.getByLabel("Stream", { exact: true }).waitFor();
+      await page.getByLabel("Query type", { exact: true }).waitFor();
       await page.close();
     }
   },

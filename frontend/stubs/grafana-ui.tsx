@@ -108,7 +108,7 @@ export const InlineSwitch = Switch;
 interface FieldProps {
   label?: React.ReactNode;
   description?: React.ReactNode;
-  tooltip?: string;
+  tooltip?: string | React.ReactElement;
   labelWidth?: number | "auto";
   required?: boolean;
   invalid?: boolean;
@@ -119,7 +119,8 @@ interface FieldProps {
 
 export function Field({ label, description, tooltip, invalid, error, htmlFor, children }: FieldProps) {
   return (
-    <div title={tooltip}>
+    <div>
+      <span role="tooltip">{tooltip}</span>
       <label htmlFor={htmlFor}>{label}</label>
       <p>{description}</p>
       {children}
@@ -153,6 +154,24 @@ export function Button({
   ...rest
 }: ButtonProps) {
   return <button {...(rest as React.ButtonHTMLAttributes<HTMLButtonElement>)}>{children}</button>;
+}
+
+interface CollapseProps {
+  label: React.ReactNode;
+  isOpen?: boolean;
+  onToggle?: (isOpen: boolean) => void;
+  children: React.ReactNode;
+}
+
+export function Collapse({ label, isOpen, onToggle, children }: CollapseProps) {
+  return (
+    <section>
+      <button type="button" aria-expanded={isOpen} onClick={() => onToggle?.(!isOpen)}>
+        {label}
+      </button>
+      {isOpen ? children : null}
+    </section>
+  );
 }
 
 interface RadioProps<T> {

@@ -236,6 +236,68 @@ describe("the config editor", () => {
   });
 });
 
+describe("sections", () => {
+  const number = (section?: string, more = {}) => ({ type: "integer", default: 1, section, ...more });
+  const SECTIONS: PluginSchema = {
+    version: 1,
+    sourceSetting: null,
+    sources: [
+      {
+        name: "x",
+        settings: {
+          type: "object",
+          properties: {
+            retries: number("Advanced"),
+            port: number(undefined, { description: "The `TCP` port.", minimum: 1, maximum: 9000 }),
+            depth: number(undefined, { description: "Levels", exclusiveMinimum: 0 }),
+            size: number(undefined, { minimum: 2 }),
+            wait: number(undefined, { description: "Seconds; 0: none.", minimum: 0 }),
+            ca: number("TLS"),
+            key: { anyOf: [{ type: "string", section: "TLS" }, { type: "null" }], default: null },
+            token: { type: "string", writeOnly: true, section: "Login" },
+          },
+        },
+        secrets: ["token"],
+        queries: [],
+      },
+    ],
+  };
+  const header = (title: string) => screen.getByRole("button", { name: new RegExp(`^${title}`) });
+  const isOpen = (title: string) => header(title).getAttribute("aria-expanded") === "true";
+
+  test("follow the other fields, Advanced last, and say what is in them", async () => {
+    serve(SECTIONS);
+    const { saved, user } = await openSettings();
+    const titles = screen.getAllByRole("button").map((button) => button.textContent);
+    expect(titles).toEqual(["TLSCA, Key", "LoginToken", "AdvancedRetries"]);
+    expect(screen.queryByLabelText("Retries")).toBeNull();
+    await user.click(header("Advanced"));
+    await user.type(input("Retries"), "3");
+    await user.click(header("Advanced"));
+    expect(isOpen("Advanced")).toBe(false);
+    expect(screen.queryByLabelText("Retries")).toBeNull();
+    expect(saved().jsonData).toEqual({ retries: 3 });
+  });
+
+  test("are open when one of their values or secrets is set", async () => {
+    serve(SECTIONS);
+    await openSettings({ jsonData: { key: "k" }, secureJsonFields: { token: true } });
+    expect(["TLS", "Login", "Advanced"].map(isOpen)).toEqual([true, true, false]);
+  });
+
+  test("ranges are part of the help's last sentence, and code in it has no backticks", async () => {
+    serve(SECTIONS);
+    await openSettings();
+    const texts = screen.getAllByRole("paragraph").map((paragraph) => paragraph.innerHTML.replace(/ style="[^"]*"/, ""));
+    expect(texts).toEqual([
+      "The <code>TCP</code> port (1 to 9,000).",
+      "Levels (above 0)",
+      "At least 2",
+      "Seconds; 0: none.",
+    ]);
+  });
+});
+
 describe("several classes in one plugin", () => {
   const SEVERAL: PluginSchema = {
     version: 1,
@@ -261,7 +323,7 @@ describe("several classes in one plugin", () => {
   test("the fields are those of the selected class", async () => {
     serve(SEVERAL);
     const { saved, user } = await openSettings();
-    expect(screen.getByText("This data source has no settings.")).toBeTruthy();
+    expect(screen.getByText("This source has no other settings.")).toBeTruthy();
     await user.selectOptions(input("Source"), "file");
     await user.type(input("Directory"), "/logs");
     expect(saved().jsonData).toEqual({ source: "file", directory: "/logs" });
@@ -340,7 +402,7 @@ describe("the query editor", () => {
   ])("another stream has its own default instead of a join %s", async (_, join, expected) => {
     serve(withStreams({ topic: false, alive: true }));
     const { saved, user } = await openQuery({ queryType: "topic", ...join });
-    await user.selectOptions(input("Stream"), "alive");
+    await user.selectOptions(input("Query type"), "alive");
     const { exact } = saved();
     expect({ ...(exact === undefined ? {} : { exact }) }).toEqual(expected);
   });
@@ -397,7 +459,7 @@ describe("the query editor", () => {
     expect(run).toHaveBeenCalledTimes(1);
     await user.tab();
     expect(run).toHaveBeenCalledTimes(1);
-    await user.selectOptions(input("Stream"), "compare");
+    await user.selectOptions(input("Query type"), "compare");
     expect(run).toHaveBeenCalledTimes(2);
     await user.click(input("Strict"));
     expect(run).toHaveBeenCalledTimes(3);
@@ -409,16 +471,16 @@ describe("the query editor", () => {
     await user.tab();
     expect(saved().hz).toBe("$rate");
     expect(screen.queryByRole("alert")).toBeNull();
-    await user.selectOptions(input("Stream"), "compare");
+    await user.selectOptions(input("Query type"), "compare");
     await user.selectOptions(input("How"), "$site");
     expect(saved().how).toBe("$site");
   });
 
   test("the fields of a stream are kept when another one is selected", async () => {
     const { saved, user } = await openQuery({ queryType: "topic", site: "berlin" });
-    await user.selectOptions(input("Stream"), "alive");
+    await user.selectOptions(input("Query type"), "alive");
     expect(screen.queryByLabelText("Site")).toBeNull();
-    await user.selectOptions(input("Stream"), "topic");
+    await user.selectOptions(input("Query type"), "topic");
     expect(input("Site").value).toBe("berlin");
     expect(saved().site).toBe("berlin");
   });
@@ -439,7 +501,7 @@ describe("the query editor", () => {
     { queryType: null, alias: null },
   ])("a query of an older class opens: %j", async (query) => {
     await openQuery(query);
-    expect(input("Stream")).toBeTruthy();
+    expect(input("Query type")).toBeTruthy();
   });
 
   test("values are suggested for what is typed, and other text is accepted", async () => {

@@ -62,7 +62,7 @@ if typing.TYPE_CHECKING:
         User,
     )
     from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange, LogLine, Row
-    from aiostream_ds.settings import Secret, Settings, secret
+    from aiostream_ds.settings import Secret, Settings, secret, section
     from aiostream_ds.stores import Retention
     from aiostream_ds.upstream import Upstream
 
@@ -86,7 +86,7 @@ _MODULES = {
     " QuotaExceeded UpstreamError",
     "aiostream_ds.models": "Health InstanceSettings Query Request Response TimeRange User",
     "aiostream_ds.rows": "Columns Cursor HistoryPage HistoryRange LogLine Row",
-    "aiostream_ds.settings": "Secret Settings secret",
+    "aiostream_ds.settings": "Secret Settings secret section",
     "aiostream_ds.stores": "Retention",
     "aiostream_ds.upstream": "Upstream",
     "msgspec": "Meta",
@@ -127,6 +127,7 @@ __all__ = [
     "Settings",
     "Secret",
     "secret",
+    "section",
     "Meta",
     # Requests and answers
     "Query",

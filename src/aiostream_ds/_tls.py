@@ -11,28 +11,29 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from aiostream_ds.errors import ConfigError
-from aiostream_ds.settings import Secret, Settings, secret
+from aiostream_ds.settings import Secret, Settings, secret, section
 
 __all__ = ["TlsSettings", "ssl_context"]
 
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.S)
 _MULTILINE = {"multiline": True}
+_SECTION = section("TLS certificates")
 _LINE = 64  # characters of base64 in a line of PEM
 
 
 class TlsSettings(Settings):
     """The certificates of a connection with TLS."""
 
-    ca_certificate: Annotated[str, Meta(extra_json_schema=_MULTILINE)] = ""
+    ca_certificate: Annotated[str, Meta(extra_json_schema=_MULTILINE), _SECTION] = ""
     """Certificates in PEM of the authorities that may sign the server's certificate. Empty: those
     of the system."""
-    client_certificate: Annotated[str, Meta(extra_json_schema=_MULTILINE)] = ""
+    client_certificate: Annotated[str, Meta(extra_json_schema=_MULTILINE), _SECTION] = ""
     """Certificate in PEM that the server asks of its clients, with its chain."""
-    client_key: Annotated[Secret, Meta(extra_json_schema=_MULTILINE)] = secret()
+    client_key: Annotated[Secret, Meta(extra_json_schema=_MULTILINE), _SECTION] = secret()
     """Private key in PEM of the client certificate, without a password."""
-    server_name: str = ""
+    server_name: Annotated[str, _SECTION] = ""
     """Name that the server's certificate must have. Empty: the host."""
-    skip_verify: bool = False
+    skip_verify: Annotated[bool, _SECTION] = False
     """Accept any certificate: anybody on the network can then read and change what is sent."""
 
 

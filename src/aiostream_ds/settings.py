@@ -30,6 +30,7 @@ __all__ = [
     "is_secret",
     "json_schema",
     "secret",
+    "section",
     "unknown_keys",
 ]
 
@@ -79,6 +80,22 @@ def secret() -> Secret:
     """
     field: Secret = msgspec.field(default_factory=Secret)
     return field
+
+
+def section(title: str) -> msgspec.Meta:
+    """Puts a field of a `Settings` or `Query` class into a section of its form.
+
+        class Broker(Settings):
+            url: str
+            keep_alive: Annotated[int, section("Advanced")] = 60
+
+    Fields with the same title are one section, whatever class of the bases they are from. A section
+    is closed until it is clicked, unless one of its fields is set or required. Sections follow the
+    other fields, *Advanced* last.
+    """
+    if not title.strip():
+        raise ValueError(f"title must be a text that names the section, got {title!r}")
+    return msgspec.Meta(extra_json_schema={"section": title})
 
 
 class FrozenMeta(msgspec.StructMeta):

@@ -3,7 +3,7 @@
 import re
 from datetime import date
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -12,12 +12,15 @@ import pytest
 from aiostream_ds import (
     Cursor,
     DataSource,
+    Frame,
     HistoryRange,
+    Meta,
     Query,
     Secret,
     Settings,
     query,
     secret,
+    section,
     stream,
 )
 from aiostream_ds._grafana.catalog import Catalog
@@ -300,3 +303,35 @@ def test_a_date_and_a_uuid_are_texts_with_a_pattern_and_an_example(field, right,
     text = found.get("anyOf", [found])[0]
     assert re.search(text["pattern"], text["examples"][0]) and re.search(text["pattern"], right)
     assert re.search(text["pattern"], wrong) is None
+
+
+def test_a_section_is_that_of_its_fields_also_of_bases_and_queries():
+    class Tls(Settings):
+        ca: Annotated[str, section("TLS")] = ""
+
+    class Own(Settings):
+        url: str
+        retries: Annotated[int, Meta(ge=1), section("Advanced")] = 1
+        token: Annotated[Secret, section("Login")] = secret()
+
+    class Both(Own, Tls):
+        pass
+
+    class Filter(Query):
+        limit: Annotated[int, section("Advanced")] = 10
+
+    class Source(DataSource[Both]):
+        @query
+        async def a(self, filter: Filter) -> Frame:
+            return Frame()
+
+    found = described(Source)
+    sections = {name: each.get("section") for name, each in found["settings"]["properties"].items()}
+    assert sections == {"url": None, "retries": "Advanced", "token": "Login", "ca": "TLS"}
+    assert found["settings"]["properties"]["retries"]["minimum"] == 1
+    assert found["queries"][0]["schema"]["properties"]["limit"]["section"] == "Advanced"
+
+
+def test_a_section_needs_a_title():
+    with pytest.raises(ValueError, match="title must be a text that names the section, got ' '"):
+        section(" ")

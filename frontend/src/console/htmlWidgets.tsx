@@ -2,6 +2,7 @@
 
 import * as React from "react";
 import { useId, useState } from "react";
+import { helpText, plainHelp } from "../forms/HelpText";
 import type { Widgets } from "../forms/widgets";
 import { Icon } from "./Icon";
 
@@ -13,7 +14,7 @@ export const htmlWidgets: Widgets = {
         {required ? <i title="required"> *</i> : null}
       </label>
       {children}
-      {help ? <small>{help}</small> : null}
+      {help ? <small>{helpText(help)}</small> : null}
       {error ? (
         <small className="problem" role="alert">
           {error}
@@ -102,7 +103,7 @@ export const htmlWidgets: Widgets = {
     >
       {clearable || value === "" ? <option value="">{placeholder}</option> : null}
       {choices.map((choice) => (
-        <option key={choice.key} value={choice.key} title={choice.help}>
+        <option key={choice.key} value={choice.key} title={plainHelp(choice.help)}>
           {choice.label}
         </option>
       ))}
@@ -127,6 +128,14 @@ export const htmlWidgets: Widgets = {
         onChange={(event) => onChange(event.currentTarget.value)}
       />
     ),
+  Section: ({ title, about, isInitiallyOpen, children }) => (
+    <details className="section" open={isInitiallyOpen || undefined}>
+      <summary>
+        {title} <small>{about}</small>
+      </summary>
+      {children}
+    </details>
+  ),
   Group: ({ children }) => <fieldset>{children}</fieldset>,
   List: ({ children, addLabel, onAdd }) => (
     <div className="list">

@@ -6,6 +6,7 @@ import { Alert, Field } from "@grafana/ui";
 import { fieldsOf, jsonObjectField } from "../forms/fields";
 import { Form } from "../forms/Form";
 import { findSource, type PluginSchema } from "../forms/pluginSchema";
+import { helpText } from "../forms/HelpText";
 import type { SecretStore, Widgets } from "../forms/widgets";
 import type { StreamSettings } from "../types";
 import { FieldBody } from "./FieldBody";
@@ -21,7 +22,7 @@ const widgets: Widgets = {
   Row: ({ id, label, help, required, error, children }) => (
     <Field
       label={label}
-      description={help}
+      description={helpText(help)}
       required={required}
       invalid={error !== ""}
       error={error}
@@ -53,7 +54,7 @@ function SettingsForm({ options, onOptionsChange, schema }: Props & { schema: Pl
       {source?.error ? (
         <Alert severity="error" title={`${source.name} cannot be used: ${source.error}`} />
       ) : null}
-      {fields.length === 0 && !source?.error ? <p>This data source has no settings.</p> : null}
+      {fields.length === 0 && !source?.error ? <p>{noSettings(schema)}</p> : null}
       <Form
         // fields of another class may have the same names
         key={source?.name}
@@ -67,6 +68,10 @@ function SettingsForm({ options, onOptionsChange, schema }: Props & { schema: Pl
       />
     </div>
   );
+}
+
+function noSettings({ sourceSetting }: PluginSchema): string {
+  return sourceSetting === null ? "This data source has no settings." : "This source has no other settings.";
 }
 
 interface SourceFieldProps {

@@ -8,6 +8,7 @@ import type { StreamDataSource } from "../datasource";
 import { fieldsOf, jsonObjectField } from "../forms/fields";
 import { Form } from "../forms/Form";
 import { findQuery, findSource, type PluginSchema, type QuerySpec, type Source } from "../forms/pluginSchema";
+import { helpText } from "../forms/HelpText";
 import type { Widgets } from "../forms/widgets";
 import type { StreamQuery, StreamSettings } from "../types";
 import { FieldBody } from "./FieldBody";
@@ -28,7 +29,7 @@ const widgets: Widgets = {
     <div style={wide ? { flexBasis: "100%" } : undefined}>
       <InlineField
         label={required ? `${label} *` : label}
-        tooltip={help || undefined}
+        tooltip={helpText(help)}
         labelWidth={label.length > MAX_LABEL_LENGTH ? "auto" : LABEL_WIDTH}
         invalid={error !== ""}
         error={error}
@@ -165,6 +166,9 @@ function hasExpression({ query, queries }: Props): boolean {
   return query.withStreaming !== false && !!queries?.some(({ datasource }) => datasource?.type === "__expr__");
 }
 
+/** Not "Stream": a field of a stream may have that name. */
+const LABEL = "Query type";
+
 interface StreamFieldProps {
   source: Source;
   query: StreamQuery;
@@ -187,7 +191,7 @@ function StreamField({ source, query, prefix, onChange }: StreamFieldProps) {
   return (
     <widgets.Row
       id={`${prefix}-stream`}
-      label="Stream"
+      label={LABEL}
       help={spec?.help ?? "The stream to follow"}
       required={false}
       error=""
@@ -195,7 +199,7 @@ function StreamField({ source, query, prefix, onChange }: StreamFieldProps) {
     >
       <widgets.Select
         id={`${prefix}-stream`}
-        label="Stream"
+        label={LABEL}
         placeholder="Choose a stream"
         invalid={!spec}
         value={selected}

@@ -2,6 +2,7 @@
 import * as React from "react";
 import {
   Button,
+  Collapse,
   Input,
   Portal,
   SecretInput,
@@ -12,6 +13,7 @@ import {
   useTheme2,
 } from "@grafana/ui";
 
+import { plainHelp } from "../forms/HelpText";
 import { useSuggestions, type Suggestions } from "../forms/useSuggestions";
 import type { Widgets } from "../forms/widgets";
 
@@ -222,7 +224,7 @@ function ChoiceSelect({
   const options = choices.map((choice) => ({
     value: choice.key,
     label: choice.label,
-    description: choice.help || undefined,
+    description: plainHelp(choice.help),
   }));
   return (
     <Select
@@ -275,7 +277,7 @@ function Secret({
     <SecretTextArea
       {...common}
       rows={TEXT_AREA_ROWS}
-      cols={width}
+      style={{ width: width * 8 }}
       onChange={(event) => onChange(event.currentTarget.value)}
     />
   ) : (
@@ -285,6 +287,25 @@ function Secret({
       autoComplete="new-password"
       onChange={(event) => onChange(event.currentTarget.value)}
     />
+  );
+}
+
+function Section({ title, about, isInitiallyOpen, children }: Props<"Section">) {
+  const theme = useTheme2();
+  const [isOpen, setOpen] = React.useState(isInitiallyOpen);
+  const label = (
+    <>
+      {title}
+      {isOpen ? null : (
+        <span style={{ marginLeft: 8, fontWeight: "normal", color: theme.colors.text.secondary }}>{about}</span>
+      )}
+    </>
+  );
+  return (
+    // before 12.4 the header has an arrow only with the property `collapsible`
+    <Collapse label={label} isOpen={isOpen} onToggle={setOpen} {...{ collapsible: true }}>
+      {children}
+    </Collapse>
   );
 }
 
@@ -337,6 +358,7 @@ export function grafanaWidgets(width: number): GrafanaWidgets {
     Select: (props) => <ChoiceSelect {...props} width={width} />,
     Secret: (props) => <Secret {...props} width={width} />,
     Switch: Toggle,
+    Section,
     Group,
     List,
     Entry,

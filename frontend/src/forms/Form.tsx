@@ -47,20 +47,46 @@ interface FieldsProps {
 }
 
 function Fields({ fields, values, onChange, context, parent }: FieldsProps) {
+  const { Section } = context.widgets;
+  const rows = (shown: Field[]) =>
+    shown.map((field) => (
+      <FieldRow
+        key={field.name}
+        field={field}
+        value={values[field.name]}
+        onChange={(value) => onChange(withValue(values, field, value))}
+        context={context}
+        path={parent + field.name}
+      />
+    ));
   return (
     <>
-      {fields.map((field) => (
-        <FieldRow
-          key={field.name}
-          field={field}
-          value={values[field.name]}
-          onChange={(value) => onChange(withValue(values, field, value))}
-          context={context}
-          path={parent + field.name}
-        />
+      {rows(fields.filter((field) => field.section === ""))}
+      {sectionsOf(fields).map(([title, members]) => (
+        <Section
+          key={title}
+          title={title}
+          about={members.map((field) => field.label).join(", ")}
+          isInitiallyOpen={members.some(
+            (field) => field.required || !isEmpty(values[field.name]) || context.secrets?.isSet(field.name),
+          )}
+        >
+          {rows(members)}
+        </Section>
       ))}
     </>
   );
+}
+
+const LAST_SECTION = "Advanced";
+
+/** The sections in the order of their first fields. */
+function sectionsOf(fields: Field[]): Array<[title: string, fields: Field[]]> {
+  const titles = new Set(fields.map((field) => field.section).filter((title) => title !== ""));
+  if (titles.delete(LAST_SECTION)) {
+    titles.add(LAST_SECTION);
+  }
+  return [...titles].map((title) => [title, fields.filter((field) => field.section === title)]);
 }
 
 interface FieldProps<F extends Field = Field> {
@@ -86,7 +112,7 @@ function FieldRow(props: FieldProps) {
     <context.widgets.Row
       id={`${context.prefix}-${path}`}
       label={field.label}
-      help={[field.help, range && `(${range})`].filter(Boolean).join(" ")}
+      help={helpWithRange(field.help, range)}
       required={field.required}
       error={touched || !isEmpty(value) ? error : ""}
       wide={WIDE.has(field.kind)}
@@ -94,6 +120,17 @@ function FieldRow(props: FieldProps) {
       <FieldInput {...props} context={{ ...context, onDone }} />
     </context.widgets.Row>
   );
+}
+
+/** The range is part of the last sentence of the help. That numbers are not negative is not shown. */
+function helpWithRange(help: string, range: string): string {
+  if (range === "at least 0") {
+    return help;
+  }
+  if (!range || !help) {
+    return help || range.charAt(0).toUpperCase() + range.slice(1);
+  }
+  return help.endsWith(".") ? `${help.slice(0, -1)} (${range}).` : `${help} (${range})`;
 }
 
 /** The input of one value, without its label. */

@@ -5,6 +5,8 @@ export interface FieldBase {
   name: string;
   label: string;
   help: string;
+  /** Title of its section; "" for none. */
+  section: string;
   /** It has no default and may not be empty. */
   required: boolean;
   /** Its value may be null. */
@@ -91,6 +93,7 @@ export function jsonObjectField(name: string, label: string): JsonField {
     name,
     label,
     help: "",
+    section: "",
     required: false,
     nullable: false,
     placeholder: "",
@@ -158,7 +161,8 @@ function toField(
   const { schema, nullable } = resolveNullable(outer, definitions);
   const base: FieldBase = {
     name,
-    label: titleOf(outer) ?? labelOf(name),
+    label: annotation(outer, "title") ?? labelOf(name),
+    section: annotation(outer, "section") ?? "",
     help: oneLine(outer.description ?? schema.description?.split("\n\n")[0]),
     required: required && !nullable,
     nullable,
@@ -179,9 +183,9 @@ const YES_OR_NO: KindOf<SelectField> = {
   ],
 };
 
-/** The author's title of the field, not that of its class. */
-function titleOf(outer: JsonSchema): string | undefined {
-  return outer.title ?? outer.anyOf?.find((branch) => branch.title !== undefined)?.title;
+/** What the author wrote about the field itself, not about its class. */
+function annotation(outer: JsonSchema, key: "title" | "section"): string | undefined {
+  return outer[key] ?? outer.anyOf?.find((branch) => branch[key] !== undefined)?.[key];
 }
 
 type KindOf<F> = F extends Field ? Omit<F, keyof FieldBase> : never;
@@ -337,8 +341,9 @@ function isMultiline(schema: JsonSchema): boolean {
 }
 
 function placeholderOf(outer: JsonSchema, schema: JsonSchema): string {
-  const value = outer.default ?? outer.examples?.[0] ?? schema.examples?.[0];
-  return value === undefined || value === null || typeof value === "object" ? "" : String(value);
+  const values = [outer.default, outer.examples?.[0], schema.examples?.[0]];
+  const value = values.find((each) => each !== undefined && each !== null && each !== "") ?? "";
+  return typeof value === "object" ? "" : String(value);
 }
 
 function oneLine(text: string | undefined): string {

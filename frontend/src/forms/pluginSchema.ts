@@ -3,6 +3,8 @@
 export interface JsonSchema {
   type?: string;
   title?: string;
+  /** Title of the section of the form that has the field. */
+  section?: string;
   description?: string;
   default?: unknown;
   examples?: unknown[];

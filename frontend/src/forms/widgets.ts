@@ -61,6 +61,8 @@ export interface Widgets {
       multiline?: boolean;
     }
   >;
+  /** Fields that are rarely used, below a title that opens them. `about`: which fields they are. */
+  Section: ComponentType<{ title: string; about: string; isInitiallyOpen: boolean; children: ReactNode }>;
   /** The fields of a nested object. */
   Group: ComponentType<{ children: ReactNode }>;
   /** Entries, and the button that adds one. */

@@ -17,6 +17,7 @@ from aiostream_ds._channels.policy import Retry
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
+from aiostream_ds.models import Health
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange, Row
 from aiostream_ds.sources.capabilities import DeclaredCapabilities
 
@@ -128,6 +129,12 @@ class Demo(DataSource):
     """
 
     capabilities: ClassVar[DeclaredCapabilities] = {"walk": {"event_time": True}}
+
+    async def health(self) -> Health:
+        """Compute a value, as streams do."""
+        return Health(
+            message=f"no server is needed; the default walk is at {Walk(1).at(time()):.3f} now"
+        )
 
     @stream("walk/{hz:int}/{seed:int}", cursor="time", retry=Retry(fill=False))
     async def walk(self, after: Cursor, hz: Hz = 10, seed: Seed = 1) -> Rows[WalkRow | Cursor]:

@@ -44,6 +44,7 @@ from aiostream_ds.sources.decoding.row_settings import RowSettings
 from aiostream_ds.sources.file.follow import Batch, FileFollower, epoch_name
 from aiostream_ds.sources.file.log_file import Format, LogFile, Row, SkippedLine, SkippedLines, Text
 from aiostream_ds.sources.file.range_reader import FoundRows, find_rows
+from aiostream_ds.sources.form_sections import ADVANCED
 
 __all__ = ["File", "FileSettings"]
 
@@ -77,7 +78,7 @@ class FileSettings(RowSettings):
     """Only files in it and in its subdirectories are read."""
     format: Literal["auto", "ndjson", "csv"] = "auto"
     """auto is CSV for names that end in .csv or .tsv, else NDJSON."""
-    max_line: Annotated[int, Meta(ge=1_000, le=64_000_000)] = 1_000_000
+    max_line: Annotated[int, Meta(ge=1_000, le=64_000_000), ADVANCED] = 1_000_000
     """Maximum bytes of a line; longer lines are skipped."""
 
 

@@ -19,6 +19,7 @@ from aiostream_ds.errors import ConfigError, UpstreamError
 from aiostream_ds.models import Health, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import DecodingSettings, MessageDecoder, with_labels
+from aiostream_ds.sources.form_sections import ADVANCED, MESSAGES
 from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.http.answer_reader import (
     ACCEPT,
@@ -57,9 +58,9 @@ class HttpSourceSettings(DecodingSettings, HttpSettings, SharingSettings):
     framing: Framing = "auto"
     """How messages are separated: sse for Server-Sent Events, lines for one message a line, such as
     NDJSON. auto uses the media type of the answer."""
-    idle_timeout: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
+    idle_timeout: Annotated[float, Meta(ge=0, le=86_400), ADVANCED] = 300.0
     """Seconds without a byte after which the server is asked again; 0: never."""
-    sequence: str = ""
+    sequence: Annotated[str, MESSAGES] = ""
     """A column of numbers that increase by one from row to row. With it, rows that an outage has
     lost are counted and named."""
     test_parameters: str = ""

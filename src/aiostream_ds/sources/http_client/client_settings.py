@@ -6,37 +6,40 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from aiostream_ds.errors import ConfigError
-from aiostream_ds.settings import Secret, Settings, secret
+from aiostream_ds.settings import Secret, Settings, secret, section
+from aiostream_ds.sources.form_sections import ADVANCED
 
 __all__ = ["HttpClientSettings", "check_headers"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
+_AUTH = section("Authentication")
+_PROXY = section("Proxy")
 
 
 class HttpClientSettings(Settings):
     """How a server is reached over HTTP."""
 
-    user: str = ""
+    user: Annotated[str, _AUTH] = ""
     """The user of HTTP's basic authentication."""
-    password: Secret = secret()
+    password: Annotated[Secret, _AUTH] = secret()
     """The password of this user."""
-    token: Secret = secret()
+    token: Annotated[Secret, _AUTH] = secret()
     """A token or API key, instead of user and password."""
-    token_in: Literal["bearer", "header", "query"] = "bearer"
+    token_in: Annotated[Literal["bearer", "header", "query"], _AUTH] = "bearer"
     """Where the token is sent: as Authorization: Bearer, in a header or in the URL's query."""
-    token_name: str = ""
+    token_name: Annotated[str, _AUTH] = ""
     """The name of the header or of the query parameter, such as X-API-Key."""
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], _AUTH] = {}
     """Further headers. Everybody who may see the data source can see them: no credentials here."""
-    proxy: str = ""
+    proxy: Annotated[str, _PROXY] = ""
     """http://HOST:PORT, socks5://HOST:PORT or none. If it is empty, Grafana's environment counts:
     HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY."""
-    proxy_user: str = ""
+    proxy_user: Annotated[str, _PROXY] = ""
     """The user at the proxy."""
-    proxy_password: Secret = secret()
+    proxy_password: Annotated[Secret, _PROXY] = secret()
     """The password at the proxy."""
-    timeout: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    timeout: Annotated[float, Meta(gt=0, le=600), ADVANCED] = 10.0
     """Seconds in which the server must accept a connection and begin its answer."""
 
 

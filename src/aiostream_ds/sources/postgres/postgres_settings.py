@@ -8,6 +8,7 @@ from msgspec import Meta
 from aiostream_ds._tls import TlsSettings
 from aiostream_ds.settings import Secret, secret
 from aiostream_ds.sources.decoding import DecodingSettings
+from aiostream_ds.sources.form_sections import ADVANCED
 from aiostream_ds.sources.sharing_settings import SharingSettings
 
 __all__ = ["PostgresSettings", "TableSettings"]
@@ -57,16 +58,16 @@ class PostgresSettings(DecodingSettings, TlsSettings, SharingSettings):
     """Streams by name: the tables that viewers may read."""
     channels: tuple[str, ...] = ()
     """Channels of NOTIFY whose payloads viewers may follow."""
-    time_zone: str = "UTC"
+    time_zone: Annotated[str, ADVANCED] = "UTC"
     """Zone of times without one (timestamp, date), as Europe/Berlin."""
-    connections: Annotated[int, Meta(ge=2, le=100)] = 5
+    connections: Annotated[int, Meta(ge=2, le=100), ADVANCED] = 5
     """Most connections for reading; one more listens."""
-    connect_timeout: Annotated[float, Meta(ge=0.5, le=300)] = 10.0
+    connect_timeout: Annotated[float, Meta(ge=0.5, le=300), ADVANCED] = 10.0
     """Seconds to wait for a connection."""
-    statement_timeout: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
+    statement_timeout: Annotated[float, Meta(ge=0.1, le=3600), ADVANCED] = 30.0
     """Seconds after which the server cancels a statement."""
-    max_value: Annotated[int, Meta(ge=100, le=1_000_000)] = 65_536
+    max_value: Annotated[int, Meta(ge=100, le=1_000_000), ADVANCED] = 65_536
     """Most bytes of a text, JSON or bytea; longer ones are left out and counted."""
-    pooler: bool = False
+    pooler: Annotated[bool, ADVANCED] = False
     """Whether PgBouncer in transaction mode, or a pooler like it, is between: nothing is prepared
     or listened to."""

@@ -14,11 +14,14 @@ from aiostream_ds._redis.servers import (
 )
 from aiostream_ds._tls import TlsSettings, ssl_context
 from aiostream_ds.errors import ConfigError
-from aiostream_ds.settings import Secret, secret
+from aiostream_ds.settings import Secret, secret, section
 from aiostream_ds.sources.decoding import DecodingSettings
+from aiostream_ds.sources.form_sections import MESSAGES
 from aiostream_ds.sources.sharing_settings import SharingSettings
 
 __all__ = ["RedisSettings", "servers_of"]
+
+_SENTINEL = section("Sentinel")
 
 
 class RedisSettings(DecodingSettings, TlsSettings, SharingSettings):
@@ -39,14 +42,14 @@ class RedisSettings(DecodingSettings, TlsSettings, SharingSettings):
     user: str = ""
     """The ACL user. Without one it is the default user."""
     password: Secret = secret()
-    payload_field: Annotated[str, Meta(examples=["payload"])] = ""
+    payload_field: Annotated[str, Meta(examples=["payload"]), MESSAGES] = ""
     """The field of a stream's entries that holds a whole message, as JSON. The other fields become
     columns next to it. Without one each field is a column."""
-    sentinel_primary: Annotated[str, Meta(examples=["mymaster"])] = ""
+    sentinel_primary: Annotated[str, Meta(examples=["mymaster"]), _SENTINEL] = ""
     """The name of the primary in the sentinels' configuration."""
-    sentinel_user: str = ""
+    sentinel_user: Annotated[str, _SENTINEL] = ""
     """The ACL user of the sentinels, if they have users of their own."""
-    sentinel_password: Secret = secret()
+    sentinel_password: Annotated[Secret, _SENTINEL] = secret()
 
 
 def servers_of(settings: RedisSettings) -> Servers:

@@ -7,8 +7,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from aiostream_ds.errors import ConfigError
-from aiostream_ds.settings import Secret, secret
+from aiostream_ds.settings import Secret, secret, section
 from aiostream_ds.sources.decoding import DecodingSettings
+from aiostream_ds.sources.form_sections import ADVANCED, MESSAGES
 from aiostream_ds.sources.http_client.client import HttpSettings
 from aiostream_ds.sources.http_client.templates import (
     MessageTemplate,
@@ -23,6 +24,7 @@ __all__ = ["Subscriptions", "WebSocketSettings", "login_secrets"]
 
 _TEXT = {"format": "textarea"}
 _SECRET_LENGTH = 8
+_KEYS = section("One connection for all channels")
 
 
 class WebSocketSettings(DecodingSettings, HttpSettings, SharingSettings):
@@ -31,7 +33,7 @@ class WebSocketSettings(DecodingSettings, HttpSettings, SharingSettings):
     url: Annotated[str, Meta(examples=["wss://example.com/stream"])]
     """The address. {NAME} in its path or query is a placeholder, which a query fills; each channel
     then has a connection of its own."""
-    subprotocols: list[str] = []
+    subprotocols: Annotated[list[str], ADVANCED] = []
     """The subprotocols that are offered."""
     subscribe: Annotated[str, Meta(extra_json_schema=_TEXT)] = ""
     """A message that is sent for each channel: JSON or text, with placeholders."""
@@ -39,21 +41,21 @@ class WebSocketSettings(DecodingSettings, HttpSettings, SharingSettings):
     """A message that is sent when a channel has no viewer any more, over a shared connection."""
     login: Secret = secret()
     """A message with credentials that is sent first."""
-    message_key: Annotated[str, Meta(examples=["$.stream"])] = ""
+    message_key: Annotated[str, Meta(examples=["$.stream"]), _KEYS] = ""
     """A JSONPath to the value that distinguishes the messages of channels. With it, all channels
     share one connection."""
-    key: Annotated[str, Meta(examples=["{symbol}@trade"])] = ""
+    key: Annotated[str, Meta(examples=["{symbol}@trade"]), _KEYS] = ""
     """The value at this path in the messages of a channel, with placeholders. Without it, it is the
     value of the only placeholder."""
-    keep_alive: str = ""
+    keep_alive: Annotated[str, ADVANCED] = ""
     """A message that is sent every pingInterval seconds, for servers that expect one of their
     own."""
-    ping_interval: Annotated[float, Meta(ge=0, le=3_600)] = 20.0
+    ping_interval: Annotated[float, Meta(ge=0, le=3_600), ADVANCED] = 20.0
     """Seconds between two pings. A server that does not answer one in half of that time is gone;
     0: no pings."""
-    idle_timeout: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    idle_timeout: Annotated[float, Meta(ge=0, le=86_400), ADVANCED] = 0.0
     """Seconds without a message after which the connection is opened again; 0: never."""
-    sequence: str = ""
+    sequence: Annotated[str, MESSAGES] = ""
     """A column of numbers that increase by one from row to row. With it, rows that an outage has
     lost are counted and named."""
     test_parameters: str = ""

@@ -37,11 +37,11 @@ def test_a_row_is_written_as_columns_of_length_one(drawn):
             assert written == CommonCaseWriter(types, nullable=nullable).data(columns_of_one)
 
 
-@given(st.lists(TYPED_VALUES, min_size=1, max_size=3))
-def test_the_fast_path_writes_the_bytes_of_the_general_path(drawn):
+@given(st.lists(TYPED_VALUES, min_size=1, max_size=3), st.sampled_from([1, 64]))
+def test_the_fast_path_writes_the_bytes_of_the_general_path(drawn, repeats):
     rows = min(len(values) for _, values in drawn)
     types = [kind for kind, _ in drawn]
-    cut = [values[:rows] for _, values in drawn]
+    cut = [values[:rows] * repeats for _, values in drawn]
     for nullable in ((), range(len(types))):
         written = CommonCaseWriter(types, nullable=nullable).data(cut)
         if written is not None:

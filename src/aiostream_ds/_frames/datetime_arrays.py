@@ -1,0 +1,71 @@
+"""Many aware datetimes as a numpy array of milliseconds, in a fifth of the time of a loop.
+
+msgspec writes datetimes as MessagePack timestamps: one of this and the next centuries with a
+fraction of a second has ten bytes, `d7 ff` and 64 bits, of which the upper 30 are nanoseconds and
+the lower 34 seconds. A whole second has six bytes, `d6 ff` and 32 bits.
+"""
+
+import sys
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from aiostream_ds._frames.times import TIME_LIMIT
+
+__all__ = ["datetimes_array"]
+
+_SIZE = 10
+_FRACTION, _WHOLE = b"\xd7\xff", b"\xd6\xff"
+_SECONDS = (1 << 34) - 1
+_MILLISECOND = 1_000_000  # ns
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def datetimes_array(values: list[datetime]) -> Any:
+    """The milliseconds of datetimes. None: numpy is not imported, there are no datetimes, or some
+    are naive, before 1970, outside the limit, or have a part below the millisecond."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not values:
+        return None
+    count = len(values)
+    body = _of_equal_size(_encode(values)[_header_size(count) :], count)
+    if len(body) != count * _SIZE:
+        return None
+    items = numpy.frombuffer(body, numpy.dtype([("type", ">u2"), ("value", ">u8")]))
+    if (items["type"] != int.from_bytes(_FRACTION)).any():
+        return None
+    value = items["value"].astype("u8")
+    nanos = value >> 34
+    parts = nanos // _MILLISECOND
+    if (parts * _MILLISECOND != nanos).any():
+        return None
+    times = ((value & _SECONDS) * 1000 + parts).astype("i8")
+    return times if times.max() <= TIME_LIMIT else None
+
+
+def _header_size(count: int) -> int:
+    """The size of MessagePack's header of an array."""
+    if count < 16:
+        return 1
+    return 3 if count < 1 << 16 else 5
+
+
+def _of_equal_size(body: bytes, count: int) -> bytes:
+    """The timestamps with those of whole seconds as long as the others. Bytes of another size or
+    type at the place of a timestamp stay as they are."""
+    missing, rest = divmod(count * _SIZE - len(body), 4)
+    if missing <= 0 or rest:
+        return body
+    parts: list[bytes] = []
+    start = found = 0
+    while (found := body.find(_WHOLE, found)) >= 0:
+        if (found - start) % _SIZE:  # within a timestamp
+            found += 1
+            continue
+        seconds = body[found + 2 : found + 6]
+        parts += body[start:found], _FRACTION, bytes(4), seconds
+        start = found = found + 6
+    parts.append(body[start:])
+    return b"".join(parts)

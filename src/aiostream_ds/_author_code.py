@@ -152,12 +152,13 @@ def isolate() -> Iterator[None]:
             del found  # error → traceback → this frame → error would be a cycle
 
 
-async def keep_running(work: Callable[[], Awaitable[None]]) -> None:
+async def keep_running(work: Callable[[], Awaitable[object]]) -> None:
     """Await `work()`, of the runtime; again each time that an author's code cancels the task, as
     one does that cancels all tasks. anyio would cancel the task group."""
     while True:
         try:
-            return await work()
+            await work()
+            return
         except asyncio.CancelledError as error:
             task = _running_task()
             if task is None or is_cancel_requested():

@@ -81,6 +81,29 @@ def test_a_start_reads_one_file_with_all_modules_and_names_it_if_it_is_missing(
     assert "start.bin cannot be read (EOFError); unpack it again" in line["@message"]
 
 
+def test_a_packaged_start_imports_from_that_file_only(plant: Path) -> None:
+    code = (
+        "from aiostream_ds._process.entry import load_runtime; load_runtime(); import marshal, sys;"
+        " modules = marshal.load(open(sys.argv[1], 'rb')).keys();"
+        " print(sorted(set(sys.modules) - modules - set(sys.argv[2].split())))"
+    )
+    known = subprocess.run(
+        [launcher_in(plant), "-c", "import runpy, sys; print(*sys.modules)"],
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    done = subprocess.run(
+        [launcher_in(plant), "-c", code, plant / "start.bin", known.stdout],
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
 CHILD = """
 import multiprocessing, os, sys
 from math import factorial

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.metadata
+import importlib.util
 import json
 import subprocess
 import sys
@@ -34,11 +35,18 @@ UNNEEDED = """
     tempfile unittest xml zipfile zoneinfo
 """.split()
 
+# Needed by streams only; together a fifth of a start.
+UNNEEDED_FOR_HEALTH = [*UNNEEDED, "anyio._backends._asyncio", "anyio.streams.memory"]
+
 PROGRAM = f"""
 import sys
-from aiostream_ds import DataSource, Field, Frame, Query, Rows, query, serve, stream
+from aiostream_ds import DataSource, Field, Frame, Health, Query, Rows, query, serve, stream
 
 class Inspected(DataSource):
+    async def health(self) -> Health:
+        names = (name for name in {UNNEEDED_FOR_HEALTH} if name in sys.modules)
+        return Health(message=" ".join(names) or "none")
+
     @query
     async def table(self, asked: Query) -> Frame:
         return Frame(Field("a", [1]))
@@ -108,6 +116,14 @@ async def test_a_process_that_streams_has_imported_only_what_it_needs(tmp_path):
         reply = await call(channel, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
         assert reply.status is pb.CheckHealthResponseHealthStatus.OK
         assert await unneeded_modules(channel) == []
+
+
+async def test_the_first_health_check_has_imported_only_what_it_needs(tmp_path):
+    async with started(tmp_path) as channel:
+        request = pb.CheckHealthRequest(plugin_context=CONTEXT)
+        for _ in range(2):  # the second sees what the first has imported
+            reply = await call(channel, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
+            assert reply.message == "none"
 
 
 async def test_a_program_without_a_file_ignores_a_standalone_address_in_its_directory(tmp_path):
@@ -240,6 +256,18 @@ def test_the_version_is_unknown_without_exactly_one_installation(monkeypatch, tm
         (tmp_path / name).mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert betterproto_import._installed_version() is None
+
+
+def test_the_version_is_found_where_only_another_finder_knows_the_package(monkeypatch, tmp_path):
+    (tmp_path / "betterproto2-7.5.dist-info").mkdir()
+    origin = tmp_path / "betterproto2" / "__init__.py"  # not there, as in a package
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            return importlib.util.spec_from_file_location(name, origin)
+
+    monkeypatch.setattr(sys, "meta_path", [Finder()])
+    assert betterproto_import._installed_version() == "7.5"
 
 
 # -- versions of dependencies ----------------------------------------------------------------------

@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from contextvars import Context, copy_context
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 from weakref import ref
 
@@ -107,10 +107,10 @@ class AuthorThreads:
         found = [
             f"all {_count(limiter)} threads for {what} are in use"
             for limiter, what in (
-                (self._source.threads, "calls"),
-                (self._source.stream_threads, "streams"),
+                (_made(self._source, "threads"), "calls"),
+                (_made(self._source, "stream_threads"), "streams"),
             )
-            if limiter.borrowed_tokens >= limiter.total_tokens
+            if limiter is not None and limiter.borrowed_tokens >= limiter.total_tokens
         ]
         if self.abandoned:
             noun = "a thread does" if len(self.abandoned) == 1 else "threads do"
@@ -358,6 +358,14 @@ async def _closing(rows: Any) -> AsyncGenerator[Any]:
     finally:
         if hasattr(rows, "aclose"):
             await rows.aclose()
+
+
+def _made(source: ThreadedSource, name: str) -> anyio.CapacityLimiter | None:
+    """A limiter; None for one that is made at its first use, and has none yet."""
+    if isinstance(getattr(type(source), name, None), cached_property):
+        return vars(source).get(name)
+    found: anyio.CapacityLimiter = getattr(source, name)
+    return found
 
 
 def _count(limiter: anyio.CapacityLimiter) -> str:

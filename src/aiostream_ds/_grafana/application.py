@@ -4,13 +4,13 @@ The process that Grafana starts, the development command and the test harness op
 application.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from aiostream_ds._author_code import keep_running
 from aiostream_ds._author_threads import in_event_loop
@@ -22,6 +22,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.channel_counts import CountingObserver
 from aiostream_ds._grafana.instances import Instance, Instances
+from aiostream_ds._grafana.runtime_tasks import runtime_tasks
 from aiostream_ds._grafana.thread_watch import THREADS_CHECK, ThreadWatch
 from aiostream_ds._grpc.decode import CachingMessageDecoder
 from aiostream_ds._grpc.methods import Method, Services
@@ -30,6 +31,8 @@ from aiostream_ds._telemetry import Counters
 from aiostream_ds.datasource import RowIterator
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from aiostream_ds._cluster.cluster_access import ClusterAccess
     from aiostream_ds._grafana.followed_rows import Following
     from aiostream_ds._grafana.kept_streams import KeptStreams
@@ -133,7 +136,7 @@ class Application:
 
 
 @asynccontextmanager
-async def background_tasks() -> AsyncGenerator[TaskGroup]:
+async def background_tasks() -> "AsyncGenerator[TaskGroup]":
     """A task group that is cancelled when the block ends.
 
     An exception of the block itself is raised as it is, not wrapped in an exception group.
@@ -174,15 +177,16 @@ async def open_application(
         wrap_runner=wrap_runner,
         memory=memory,
     )
-    async with background_tasks() as tasks:
+    async with runtime_tasks() as tasks, AsyncExitStack() as stack:
         instances = Instances(catalog, registry, counters=counters)
         application = Application(registry, instances, counters)
         if cluster is None or isinstance(cluster, str):
             instances.sharing_problem = cluster or NO_CLUSTER
         else:
-            instances.cluster = application.shared = _join_cluster(cluster, tasks, counters)
-        tasks.start_soon(keep_running, partial(_sweep, instances))
-        tasks.start_soon(keep_running, partial(_watch_threads, instances))
+            group = await stack.enter_async_context(background_tasks())
+            instances.cluster = application.shared = _join_cluster(cluster, group, counters)
+        tasks.start(keep_running(partial(_sweep, instances)))
+        tasks.start(keep_running(partial(_watch_threads, instances)))
         try:
             yield application
         finally:
@@ -190,7 +194,7 @@ async def open_application(
 
 
 def _join_cluster(
-    cluster: "ClusterAccess", tasks: TaskGroup, counters: Counters
+    cluster: "ClusterAccess", tasks: "TaskGroup", counters: Counters
 ) -> "SharedStreams":
     from aiostream_ds._cluster.node import ClusterNode  # few plugins are in a cluster
     from aiostream_ds._grafana.shared_streams import SharedStreams
@@ -203,12 +207,12 @@ def _join_cluster(
 
 async def _sweep(instances: Instances) -> None:
     while True:
-        await anyio.sleep(IDLE_SWEEP)
-        instances.close_idle(anyio.current_time())
+        await asyncio.sleep(IDLE_SWEEP)
+        instances.close_idle(asyncio.get_running_loop().time())
 
 
 async def _watch_threads(instances: Instances) -> None:
     watch = ThreadWatch()
     while True:
-        await anyio.sleep(THREADS_CHECK)
+        await asyncio.sleep(THREADS_CHECK)
         watch.check(instances.sources())

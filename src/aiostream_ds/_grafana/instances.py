@@ -10,6 +10,7 @@ error that makes Grafana restart them on the new one, and the old one closes aft
 Older settings are never used again, even if the newer ones cannot be opened.
 """
 
+import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -154,8 +155,8 @@ class Instance:
         self.uses = 0
         self._content: tuple[Any, ...] | None = None
         self._task: LifespanTask
-        self._ready = anyio.Event()
-        self._retired = anyio.Event()
+        self._ready = asyncio.Event()
+        self._retired = asyncio.Event()
         self._error: BaseException | None = None
         self._hidden: list[Secret] = []
 
@@ -238,7 +239,7 @@ class Instance:
             yield
         finally:
             self.uses -= 1
-            self.used_at = anyio.current_time()
+            self.used_at = asyncio.get_running_loop().time()
 
     def hide(self, secrets: Iterable[str]) -> None:
         """Replace these values in logs and messages as long as the instance exists.
@@ -300,8 +301,8 @@ class Instances:
         self._states: dict[InstanceKey, tuple[type, dict[str, Any]]] = {}
         self._generation = 0
         self._unclosed: set[Instance] = set()
-        self._closing = anyio.Event()
-        self._empty = anyio.Event()
+        self._closing = asyncio.Event()
+        self._empty = asyncio.Event()
 
     async def get(self, context: pb.PluginContext | None) -> Instance:
         """The instance for a call, opened if it is the first or has newer settings.
@@ -322,7 +323,7 @@ class Instances:
         instance = self._current.get(key)
         if instance is None or self._is_newer(instance, settings):
             instance = self._open(key, instance, context, settings)
-        instance.used_at = anyio.current_time()
+        instance.used_at = asyncio.get_running_loop().time()
         await instance.wait_until_open()
         if context.grafana_config and context.grafana_config != instance.source.grafana_config:
             instance.source.grafana_config = context.grafana_config

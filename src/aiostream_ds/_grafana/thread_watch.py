@@ -1,5 +1,6 @@
 """Reports that all threads of a data source are in use, as when they read a disk that hangs."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -68,10 +69,14 @@ def _extra(limit: _Limit) -> dict[str, str]:
 
 _SHARED = _Limit("", "of anyio's own limit", "pass limiter=self.threads to the calls of anyio")
 
+_ANYIO_BACKEND = "anyio._backends._asyncio"  # takes long to import, so not only for this check
+
 
 def _limits(
     sources: Iterable[DataSource[Any]],
 ) -> Iterator[tuple[_Limit, anyio.CapacityLimiter, DataSource[Any] | None]]:
+    if _ANYIO_BACKEND not in sys.modules:  # nothing has used a limit yet
+        return
     yield _SHARED, anyio.to_thread.current_default_thread_limiter(), None
     for source in sources:
         for attribute, kind in _KINDS.items():

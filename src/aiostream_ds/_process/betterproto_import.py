@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from importlib import import_module
-from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -55,7 +54,9 @@ class _Metadata(ModuleType):
 
 
 def _installed_version() -> str | None:
-    spec = PathFinder.find_spec("betterproto2")
+    # every finder: a package has the modules of its start in one file, which PathFinder cannot read
+    found_by = (finder.find_spec("betterproto2", None) for finder in sys.meta_path)
+    spec = next((spec for spec in found_by if spec is not None), None)
     if spec is None or spec.origin is None:
         return None
     names = os.listdir(os.path.dirname(os.path.dirname(spec.origin)))

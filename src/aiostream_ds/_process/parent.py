@@ -1,9 +1,8 @@
 """Waits for the end of the process that has started this one."""
 
+import asyncio
 import contextlib
 import os
-
-import anyio
 
 __all__ = ["POLL_INTERVAL", "wait_for_parent_exit"]
 
@@ -20,10 +19,20 @@ async def wait_for_parent_exit(parent: int) -> None:
     try:
         while os.getppid() == parent:
             if descriptor is None:
-                await anyio.sleep(POLL_INTERVAL)
+                await asyncio.sleep(POLL_INTERVAL)
             else:
-                await anyio.wait_readable(descriptor)
+                await _wait_readable(descriptor)
                 return
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+async def _wait_readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)

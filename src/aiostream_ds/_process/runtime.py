@@ -27,10 +27,10 @@ from aiostream_ds._author_code import keep_running
 from aiostream_ds._grafana.application import (
     DRAIN,
     Application,
-    background_tasks,
     open_application,
 )
 from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.runtime_tasks import runtime_tasks
 from aiostream_ds._grpc.methods import Services
 from aiostream_ds._grpc.server import Server
 from aiostream_ds._loggers import get_logger
@@ -162,16 +162,16 @@ def _open_application(catalog: Catalog) -> AbstractAsyncContextManager[Applicati
 
 
 async def _managed(catalog: Catalog, handshake: Handshake, streams: StandardStreams) -> None:
-    stop = anyio.Event()
+    stop = asyncio.Event()
     async with _open_application(catalog) as application:
         server = Server({**application.services(), **host_services(stop.set)})
         server.on_rate_limited = application.counters.count_rate_limited
         listener = await listen(server, handshake)
         try:
-            async with background_tasks() as tasks:
-                tasks.start_soon(keep_running, watch_loop)
+            async with runtime_tasks() as tasks:
+                tasks.start(keep_running(watch_loop))
                 parent_exit = partial(_stop_after_parent, handshake.parent, stop)
-                tasks.start_soon(keep_running, parent_exit)
+                tasks.start(keep_running(parent_exit))
                 terminated = _handle_sigterm(stop)
                 _freeze_imports()
                 streams.announce(listener.line)
@@ -210,15 +210,15 @@ async def _shut_down(application: Servable, server: Server, drain: float) -> boo
     return ended
 
 
-async def _stop_after_parent(parent: int, stop: anyio.Event) -> None:
+async def _stop_after_parent(parent: int, stop: asyncio.Event) -> None:
     await wait_for_parent_exit(parent)
     log.info("the host has exited")
     stop.set()
 
 
-def _handle_sigterm(stop: anyio.Event) -> anyio.Event:
+def _handle_sigterm(stop: asyncio.Event) -> asyncio.Event:
     """The first SIGTERM or SIGHUP drains, the second exits at once. The first sets the event."""
-    terminated = anyio.Event()
+    terminated = asyncio.Event()
 
     def handle() -> None:
         if terminated.is_set():
@@ -292,13 +292,13 @@ async def _serve_until_stopped(
     ready: Callable[[str], Awaitable[None]] | None,
 ) -> None:
     failed: list[Exception] = []
-    async with background_tasks() as tasks:
-        tasks.start_soon(keep_running, watch_loop)
+    async with runtime_tasks() as tasks:
+        tasks.start(keep_running(watch_loop))
         with standalone.announced(folder, address) if folder is not None else nullcontext():
-            stop = anyio.Event()
+            stop = asyncio.Event()
             _handle_sigterm(stop)
             if ready is not None:
-                tasks.start_soon(_stop_after, ready(address), stop, failed)
+                tasks.start(_stop_after(ready(address), stop, failed))
             else:
                 log.info("serving on %s; press Ctrl-C to stop", address)
             await stop.wait()
@@ -307,7 +307,7 @@ async def _serve_until_stopped(
         raise failed.pop()
 
 
-async def _stop_after(work: Awaitable[None], stop: anyio.Event, failed: list[Exception]) -> None:
+async def _stop_after(work: Awaitable[None], stop: asyncio.Event, failed: list[Exception]) -> None:
     try:
         await work
     except Exception as error:

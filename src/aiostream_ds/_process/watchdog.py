@@ -5,6 +5,7 @@ the loop's thread runs author's code, the thread logs its stack, which has the l
 loop that is late without it waits for a processor: the machine is busy.
 """
 
+import asyncio
 import os
 import sys
 import threading
@@ -91,7 +92,7 @@ class _Watch:
 async def _beat(watch: _Watch) -> None:
     while True:
         watch.last_heartbeat = time.monotonic()
-        await anyio.sleep(BLOCKED_AFTER / 5)
+        await asyncio.sleep(BLOCKED_AFTER / 5)
 
 
 @contextmanager

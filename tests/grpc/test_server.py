@@ -405,8 +405,8 @@ class FakeSubscription:
         return not self.batches
 
     def receive_nowait(self):
-        if self.forever and self.on_ready is not None:
-            self.on_ready()
+        if self.on_ready is not None and (self.forever or len(self.batches) > 1):
+            self.on_ready()  # more is queued
         if not self.batches:
             return []
         return self.batches[0] if self.forever else self.batches.pop(0)
@@ -427,7 +427,7 @@ class FakeSubscription:
 
 def runs(subscription):
     async def run(request, call):
-        await send_packets(call, subscription)
+        return await send_packets(call, subscription)
 
     return {"/run": server_stream(run, Request, pb.StreamPacket)}
 

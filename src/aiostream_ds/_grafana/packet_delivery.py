@@ -1,19 +1,19 @@
 """Writes the packets of a subscription to a RunStream call.
 
-waiting ──▶ writing the queue ──▶ direct writing    no task wakes for a packet: it is written
-                    ▲                   │           when it is emitted
-                    └───────────────────┘ a full flow-control window, a large batch, or the end
+direct writing ◀──▶ a task writes what waits    no task wakes for a packet: it is written when it
+               a full flow-control window,      is emitted, and no task exists meanwhile
+               a large batch, or the end
 """
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import anyio
 
+from aiostream_ds._channels.exceptions import ChannelError
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import Packet, Schema, render
-from aiostream_ds._grpc.call import Call
+from aiostream_ds._grpc.call import Call, Unattended
 from aiostream_ds._grpc.framing import bytes_header, message_prefix
 from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 
@@ -53,7 +53,8 @@ def _messages(packets: Sequence[tuple[Schema | None, Packet]]) -> bytes:
 
 async def write(call: Call, subscription: Subscription, data: bytes) -> None:
     """Write messages; waits for the flow-control window, but not after the subscription stalled."""
-    if len(data) <= FLUSH_BYTES and call.sent and call.stream.write_nowait(data):
+    call.start()
+    if len(data) <= FLUSH_BYTES and call.stream.write_nowait(data):
         return subscription.sent()
     with anyio.CancelScope() as scope:
 
@@ -69,66 +70,102 @@ async def write(call: Call, subscription: Subscription, data: bytes) -> None:
     subscription.sent()
 
 
-async def send_packets(call: Call, subscription: Subscription) -> None:
+async def send_packets(
+    call: Call,
+    subscription: Subscription,
+    to_status: Callable[[ChannelError], Exception] = lambda error: error,
+) -> Unattended | None:
     """Send the subscription's packets until it ends, then leave it.
 
-    Packets that are queued together are written together. Raises what `Subscription.wait` raises.
+    Packets that are queued together are written together. Returns what goes on without a task, None
+    at the end. Raises what `Subscription.wait` raises; `to_status` returns the error to raise in
+    place of a ChannelError.
     """
-    writer = _DirectWriter(call, subscription)
-    try:
-        while await subscription.wait():
-            await writer.write_queue()
-            await writer.write_directly()
-            await writer.write_rest()
-    finally:
-        writer.stop()
-        subscription.leave()
+    return await _PacketWriter(call, subscription, to_status).attend()
 
 
-class _DirectWriter:
+class _PacketWriter:
     """Writes packets from within `emit`, without a task, while the flow-control window is open."""
 
     __slots__ = (
         "_again",
         "_call",
+        "_failure",
+        "_is_attended",
         "_rest",
-        "_stopped",
         "_stream",
         "_subscription",
+        "_to_status",
         "_writing",
     )
 
-    def __init__(self, call: Call, subscription: Subscription) -> None:
+    def __init__(
+        self,
+        call: Call,
+        subscription: Subscription,
+        to_status: Callable[[ChannelError], Exception],
+    ) -> None:
         self._call, self._stream = call, call.stream
         self._subscription = subscription
+        self._to_status = to_status
         self._rest = b""
+        self._failure: Exception | None = None
         self._writing = self._again = False
-        self._stopped: asyncio.Future[None] | None = None
+        self._is_attended = True
 
-    async def write_queue(self) -> None:
-        """Write all queued packets, waiting for the flow-control window."""
-        await write(self._call, self._subscription, _messages(self._subscription.receive_nowait()))
+    async def attend(self) -> Unattended | None:
+        """See `Unattended.attend`: write what has to wait for the flow-control window."""
+        try:
+            await self._write_rest()
+            while not self._write_directly():
+                await self._write_rest()
+                if self._subscription.ended and not await self._subscription.wait():
+                    self.cancel()
+                    return None
+        except ChannelError as error:
+            self.cancel()
+            raise self._to_status(error) from None
+        except BaseException:
+            self.cancel()
+            raise
+        self._is_attended = False
+        return self
 
-    async def write_rest(self) -> None:
-        """Write the packets that did not fit the window of `write_directly`."""
+    def cancel(self) -> None:
+        """See `Unattended.cancel`."""
+        self._stop()
+        self._subscription.leave()
+
+    async def _write_rest(self) -> None:
+        """Write what did not fit the window, and what was queued meanwhile."""
+        if self._failure is not None:
+            raise self._failure
         rest, self._rest = self._rest, b""
         if rest:
             await write(self._call, self._subscription, rest)
+        queued = _messages(self._subscription.receive_nowait())
+        if queued:
+            await write(self._call, self._subscription, queued)
 
-    async def write_directly(self) -> None:
-        """Write each packet when it is emitted, until one cannot be or the subscription ends."""
-        self._stopped = asyncio.get_running_loop().create_future()
+    def _write_directly(self) -> bool:
+        """Write each packet when it is emitted, until one cannot be or the subscription ends.
+        Returns False when that is now."""
         self._subscription.on_ready = self._on_ready
-        self._subscription.sink = self._write
-        self._on_ready()  # packets may have been queued while `write_queue` waited
-        try:
-            await self._stopped
-        finally:
-            self.stop()
+        self._subscription.sink = self._write if self._call.sent else self._write_first
+        self._on_ready()  # packets may have been queued while the task waited
+        return self._subscription.sink is not None
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         self._subscription.on_ready = self._subscription.sink = None
-        self._stopped = None
+
+    def _write_first(self, schema: Schema | None, packet: Packet) -> bool:
+        """As `_write`, for the first packet, which the headers of the response precede."""
+        if not self._stream.is_open:
+            return False
+        self._call.start()
+        if self._subscription.sink is not None:
+            self._subscription.sink = self._write
+        return self._write(schema, packet)
 
     def _write(self, schema: Schema | None, packet: Packet) -> bool:
         """Write one packet that was just emitted. Returns False if it has to be queued."""
@@ -140,11 +177,12 @@ class _DirectWriter:
             data = packet_message(schema, packet)
         return len(data) <= FLUSH_BYTES and self._stream.write_nowait(data)
 
-    def _wake_task(self) -> None:
-        """Leave the rest to the task; until it has written it, packets are queued."""
-        self._subscription.sink = None
-        if self._stopped is not None and not self._stopped.done():
-            self._stopped.set_result(None)
+    def _need_task(self) -> None:
+        """Leave the rest to a task; until it has written it, packets are queued."""
+        self._stop()
+        if not self._is_attended:
+            self._is_attended = True
+            self._call.resume()
 
     def _on_ready(self) -> None:
         """Called when packets are queued, also from within itself: taking them raises demand."""
@@ -161,19 +199,20 @@ class _DirectWriter:
             self._writing = False
 
     def _write_queued(self) -> None:
-        stopped = self._stopped
-        if stopped is None or stopped.done():
+        subscription = self._subscription
+        if subscription.sink is None:
             return
         try:
-            taken = self._subscription.receive_nowait()
+            taken = subscription.receive_nowait()
             if taken:
                 data = packet_message(*taken[0]) if len(taken) == 1 else _messages(taken)
-                if len(data) > FLUSH_BYTES or not self._call.stream.write_nowait(data):
+                self._call.start()
+                if len(data) > FLUSH_BYTES or not self._stream.write_nowait(data):
                     self._rest = data
                 else:
-                    self._subscription.sent()
-            if self._rest or self._subscription.ended:
-                self._wake_task()
+                    subscription.sent()
+            if self._rest or subscription.ended:
+                self._need_task()
         except Exception as error:
-            if not stopped.done():
-                stopped.set_exception(error)
+            self._failure = error
+            self._need_task()

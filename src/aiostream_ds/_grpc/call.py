@@ -1,5 +1,6 @@
 """One gRPC call: receives request messages, sends response messages and the status."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 from aiostream_ds._http2.headers import RequestHead, encode_headers
 from aiostream_ds._redaction import redact_start
 
-__all__ = ["Call", "Codec", "GRPCError", "Status"]
+__all__ = ["Call", "Codec", "GRPCError", "Status", "Unattended"]
 
 # Characters of a grpc-message: hosts refuse header lists above 64 KiB. A little more than messages
 # that were cut before.
@@ -47,11 +48,27 @@ class Codec(CodecBase):
         return message_type.parse(data)
 
 
-class CallOptions(Protocol):
-    """What a call needs to know of its server."""
+class CallServer(Protocol):
+    """What a call needs of its server."""
 
     codec: Any
     receive_limit: int
+
+    def resume(self, call: "Call") -> None:
+        """Run a task for an unattended call."""
+
+
+class Unattended(Protocol):
+    """A response that goes on without a task: most streams wait for most of the time, and a task
+    that waits takes two kilobytes. The function of a server stream may return one.
+    """
+
+    async def attend(self) -> "Unattended | None":
+        """Called in a task after `Call.resume`. Returns itself when the response can go on without
+        a task, None at its end, and raises why it fails."""
+
+    def cancel(self) -> None:
+        """The call has ended while no task attends it. Must not raise."""
 
 
 class Call:
@@ -61,12 +78,13 @@ class Call:
     by a comma; calls share it: do not change it. `deadline` is the event loop's time at which the
     host cancels the call, None without a deadline. `sent` is True once the response headers are
     sent. `stream` is the HTTP/2 stream: once `sent`, `stream.write_nowait` sends without waiting.
+    `task` is the task that attends the call, `unattended` what goes on while there is none.
 
     Not thread-safe: use it on the event loop's thread.
     """
 
     __slots__ = (
-        "_options",
+        "_server",
         "_when_done",
         "deadline",
         "metadata",
@@ -74,14 +92,18 @@ class Call:
         "path",
         "sent",
         "stream",
+        "task",
+        "unattended",
     )
 
     def __init__(
-        self, stream: CallStream, head: RequestHead, method: Method, options: CallOptions
+        self, stream: CallStream, head: RequestHead, method: Method, server: CallServer
     ) -> None:
         self.stream = stream
-        self._options = options
+        self._server = server
         self._when_done: Callable[[], None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.unattended: Unattended | None = None
         self.sent = False
         self.deadline: float | None = None
         self.path = head.path
@@ -103,14 +125,14 @@ class Call:
         if body is None:
             return None
         try:
-            return self._options.codec.decode(body, self.method.request_type)
+            return self._server.codec.decode(body, self.method.request_type)
         except Exception as error:
             raise GRPCError(
                 Status.INTERNAL, f"cannot decode the request of {self.path}: {error}"
             ) from error
 
     async def _receive_body(self) -> bytes | None:
-        limit = self._options.receive_limit
+        limit = self._server.receive_limit
         prefix = await self.stream.read(5)
         if not prefix:
             return None
@@ -157,7 +179,7 @@ class Call:
     def _encode(self, message: Any) -> "list[bytes | memoryview]":
         if isinstance(message, list):
             return message
-        return [self._options.codec.encode(message, self.method.response_type)]
+        return [self._server.codec.encode(message, self.method.response_type)]
 
     async def _send(self, parts: "list[bytes | memoryview]", size: int) -> None:
         """Write large parts without a copy, and small ones joined."""
@@ -176,11 +198,30 @@ class Call:
     async def write(self, data: bytes) -> None:
         """Write one or more messages that have their gRPC prefixes already. Waits for the
         flow-control windows."""
+        self.start()
+        if len(data) > FLUSH_BYTES or not self.stream.write_nowait(data):
+            await self.stream.write(data)
+
+    def start(self) -> None:
+        """Send the response headers, if they are not sent. Raises StreamClosedError when the stream
+        is closed."""
         if not self.sent:
             self.stream.write_headers(_RESPONSE_HEADERS, end=False)
             self.sent = True
-        if len(data) > FLUSH_BYTES or not self.stream.write_nowait(data):
-            await self.stream.write(data)
+
+    def resume(self) -> None:
+        """Attend the response again in a task: an unattended one has to wait, or has ended."""
+        self._server.resume(self)
+
+    async def attend(self, response: Unattended | None) -> None:
+        """Attend a response in this task until it ends, as if it could not go on without one."""
+        while response is not None:
+            try:
+                await self.stream.wait()  # until `resume`
+            except BaseException:
+                response.cancel()
+                raise
+            response = await response.attend()
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, after the response is written. Only the last callback is kept."""

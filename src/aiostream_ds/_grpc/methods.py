@@ -44,7 +44,8 @@ def unary(func: Handler, request_type: RequestDecoder, response_type: type) -> M
 
 
 def server_stream(func: Handler, request_type: RequestDecoder, response_type: type) -> Method:
-    """`func(request, call)` sends with `await call.send(...)`; the stream ends when it returns."""
+    """`func(request, call)` sends with `await call.send(...)`. The stream ends when it returns
+    None; it may also return an `Unattended`, with which the response goes on."""
     return Method("server_stream", func, request_type, response_type)
 
 

@@ -1,16 +1,18 @@
-"""The gRPC server: one asyncio task for each call of the host.
+"""The gRPC server: an asyncio task for each call of the host, while it has something to do.
 
 Its interface is that of grpclib's server, which is not imported: that one brings h2, and takes its
 HTTP/2 connection from private methods only.
 Each call is cancelled at most once and always gets a status, unless the host has reset its stream.
 
     accepted ──▶ running ──▶ finished     status and message in the trailers
-                    └──▶ reset            by the host or a lost connection: cancelled, no status
+                  ▲   ├──▶ reset          by the host or a lost connection: cancelled, no status
+                  │   ▼
+                unattended                a server stream that goes on without a task
 """
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 from grpclib.metadata import decode_timeout
 
 from aiostream_ds._author_code import cancel, describe
-from aiostream_ds._grpc.call import Call, Codec, GRPCError, Status
+from aiostream_ds._grpc.call import Call, Codec, GRPCError, Status, Unattended
 from aiostream_ds._grpc.http2_protocol import Http2Protocol
 from aiostream_ds._grpc.http2_stream import CallStream, StreamClosedError
 from aiostream_ds._grpc.methods import MethodTable, Services, bidi_stream
@@ -141,8 +143,9 @@ class _ConnectionCalls:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self.codec, self.receive_limit = server.codec, server.receive_limit
         self._loop = asyncio.get_running_loop()
-        self._cancellable: dict[CallStream, asyncio.Task[None]] = {}
+        self._calls: dict[CallStream, Call] = {}  # those that can be cancelled
         self._waiting: dict[CallStream, RequestHead] = {}  # oldest first
         self._closing = self._begins_soon = False
         self.rate_limited = server.on_rate_limited
@@ -167,19 +170,26 @@ class _ConnectionCalls:
             self._begin_soon()
 
     def _begin(self, stream: CallStream, head: RequestHead) -> None:
-        task = self._loop.create_task(self._run(stream, head))
-        self._cancellable[stream] = task
+        call = self._calls[stream] = Call(stream, head, _UNIMPLEMENTED, self)
+        self._attend(call, self._run(call, head))
+
+    def resume(self, call: Call) -> None:
+        """See `CallServer.resume`."""
+        if call.task is not None:  # it has kept its task: see `Call.attend`
+            call.stream.wake()
+        elif call.unattended is not None:
+            self._attend(call, self._respond(call))
+
+    def _attend(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
+        call.task = task = self._loop.create_task(work)
         self._server.tasks.add(task)
         # a callback: a task that is cancelled before its first step never runs a `finally`
-        task.add_done_callback(partial(self._done, stream, head))
+        task.add_done_callback(partial(self._done, call))
 
-    def _done(self, stream: CallStream, head: RequestHead, task: "asyncio.Task[None]") -> None:
-        self._cancellable.pop(stream, None)
+    def _done(self, call: Call, task: "asyncio.Task[None]") -> None:
         self._server.tasks.discard(task)
-        if task.cancelled() and stream.can_respond:  # before its first step, or it had responded
-            call = Call(stream, head, _UNIMPLEMENTED, self._server)
-            call.finish(Status.UNAVAILABLE, _CANCELLED)
-        stream.forget()
+        if call.task is task:
+            self._end(call, is_cancelled=task.cancelled())
         try:
             # also for a cancelled task: until `exception` is called it keeps the CancelledError,
             # whose traceback refers to the call and its request
@@ -189,37 +199,63 @@ class _ConnectionCalls:
         if error is not None:
             log.error("a call failed unexpectedly", exc_info=error)
 
+    def _end(self, call: Call, *, is_cancelled: bool) -> None:
+        call.task = None
+        self._calls.pop(call.stream, None)
+        response, call.unattended = call.unattended, None
+        if response is not None:
+            response.cancel()
+        if is_cancelled:  # before its first step, or without a task; or it had responded
+            call.finish(Status.UNAVAILABLE, _CANCELLED)
+        call.stream.forget()
+
     def cancel(self, stream: CallStream) -> None:
         if self._waiting.pop(stream, None) is not None:
             return stream.forget()
-        task = self._cancellable.pop(stream, None)
-        if task is not None:  # None: done, or cancelled already
-            cancel(task)
+        call = self._calls.pop(stream, None)
+        if call is None:  # done, or cancelled already
+            return
+        if call.task is not None:
+            cancel(call.task)
+        else:
+            self._end(call, is_cancelled=True)
 
     def close(self) -> None:
         self._closing = True
-        for stream in tuple(self._cancellable):
+        for stream in tuple(self._calls):
             self.cancel(stream)
         while self._waiting:  # not cancelled: each begins, and ends with its status
             self._begin_some()
 
-    async def _run(self, stream: CallStream, head: RequestHead) -> None:
+    async def _run(self, call: Call, head: RequestHead) -> None:
         if head.method != "POST":
-            return stream.write_status("405")
+            return call.stream.write_status("405")
         if head.content_type not in ("application/grpc", "application/grpc+proto"):
-            return stream.write_status("415")
-        server = self._server
-        call = Call(stream, head, _UNIMPLEMENTED, server)
+            return call.stream.write_status("415")
+        await self._respond(call, head.timeout)
+
+    async def _respond(self, call: Call, grpc_timeout: str | None = None) -> None:
+        """Begin the response, or attend it; send the status unless it goes on without a task."""
         status, message = Status.OK, ""
         try:
-            if self._closing:
+            response, call.unattended = call.unattended, None
+            if response is not None:
+                response = await response.attend()
+            elif self._closing:
                 raise GRPCError(Status.UNAVAILABLE, "the plugin is stopping")
-            # here: the first call of a service imports it, which may fail
-            call.method = server.table.find(head.path) or _UNIMPLEMENTED
-            if head.timeout is None:
-                await _handle(call)
             else:
-                await _handle_with_deadline(call, head.timeout)
+                # here: the first call of a service imports it, which may fail
+                call.method = self._server.table.find(call.path) or _UNIMPLEMENTED
+                if grpc_timeout is None:
+                    response = await _handle(call)
+                else:
+                    await _handle_with_deadline(call, grpc_timeout)
+            if response is not None and call.stream in self._calls:
+                # in the last step of the task: there is no moment in which nothing can cancel it
+                call.unattended, call.task = response, None
+                return
+            if response is not None:  # cancelled, which the function has suppressed
+                response.cancel()
         except StreamClosedError:
             pass  # the host reset the stream during a write: `finish` sends nothing
         except GRPCError as error:
@@ -235,17 +271,20 @@ class _ConnectionCalls:
         call.finish(status, message)
 
 
-async def _handle(call: Call) -> None:
+async def _handle(call: Call) -> Unattended | None:
     method = call.method
     if method.kind == "bidi_stream":
         await method.func(None, call)
-        return
+        return None
     request = await call.receive()
     if request is None:
         raise GRPCError(Status.INTERNAL, f"{call.path}: expected one request message, got none")
     response = await method.func(request, call)
     if method.kind == "unary":
         await call.respond(response)
+        return None
+    unattended: Unattended | None = response
+    return unattended
 
 
 async def _handle_with_deadline(call: Call, grpc_timeout: str) -> None:
@@ -258,7 +297,7 @@ async def _handle_with_deadline(call: Call, grpc_timeout: str) -> None:
         ) from None
     deadline = _Deadline(call.deadline)
     try:
-        await _handle(call)
+        await call.attend(await _handle(call))
     except asyncio.CancelledError:
         if not deadline.is_cause():
             raise

@@ -124,8 +124,7 @@ class ReloadablePlugin:
             await self._ready.wait()
             generation = self.generation
             try:
-                await self._method(_RUN_STREAM).func(request, call)
-                return
+                return await call.attend(await self._method(_RUN_STREAM).func(request, call))
             except GRPCError:
                 if generation == self.generation:
                     raise

@@ -15,7 +15,7 @@ from aiostream_ds._grafana.packet_delivery import send_packets
 from aiostream_ds._grafana.publishing import publish
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grafana.stream_runs import join
-from aiostream_ds._grpc.call import Call, GRPCError, Status
+from aiostream_ds._grpc.call import Call, GRPCError, Status, Unattended
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import BadQuery, PermissionDenied
@@ -81,7 +81,7 @@ class StreamService(Service):
             running.repeat_schema()
         return b""
 
-    async def run_stream(self, request: pb.RunStreamRequest, call: Call) -> None:
+    async def run_stream(self, request: pb.RunStreamRequest, call: Call) -> Unattended | None:
         """Join the path's channel and send its packets until either side ends."""
         try:
             instance = await self._instance(request.plugin_context)
@@ -91,17 +91,16 @@ class StreamService(Service):
             if not isinstance(error, ChannelError):
                 self.log_error(error, "stream", request.path)
             raise _stream_error(error) from None
+        if not channel.exact:
+            return await send_packets(call, subscription, _stream_error)
         try:
-            if channel.exact:
-                await send_exact(
-                    call, subscription, self.replay.packet_encoder(channel, subscription)
-                )
-            else:
-                await send_packets(call, subscription)
+            encoder = self.replay.packet_encoder(channel, subscription)
+            await send_exact(call, subscription, encoder)
         except ChannelError as error:
             raise _stream_error(error) from None
         finally:
             subscription.leave()
+        return None
 
     async def _resolve(self, context: pb.PluginContext | None, path: str) -> ChannelRequest:
         """The channel of a path. Raises NotFound for an unknown path."""

@@ -37,6 +37,8 @@ Runner = Callable[["Channel"], Awaitable[None]]
 
 _get_rows, _get_data = attrgetter("rows"), attrgetter("data")
 
+_CALLBACK_CONTEXT = contextvars.Context()  # one for all channels: left out, each would have a copy
+
 _LONGEST_WAIT = 8
 """A stuck stream is cancelled again after 2, 4, 8, 8, … times the close timeout."""
 
@@ -143,7 +145,7 @@ class Channel:
         self._policy = policy
         self._memory = owner.memory_of(key.instance)
         self._blocks = policy.buffer.full == "block"
-        self._subscriptions: dict[Subscription, None] = {}
+        self._subscriptions: tuple[Subscription, ...] = ()  # replaced: `emit` iterates over it
         self._timer: asyncio.TimerHandle | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
         self._cancellations = 0
@@ -257,7 +259,7 @@ class Channel:
             self.log.append(packets, rows, size, now)
         single = packets[0] if len(packets) == 1 else None
         queued: list[Subscription] = []
-        for subscription in tuple(self._subscriptions):  # a copy: one that is evicted leaves here
+        for subscription in self._subscriptions:
             if single is None or not subscription.push_direct(single, now):
                 subscription.put(packets, rows, size, now)
                 queued.append(subscription)
@@ -306,7 +308,7 @@ class Channel:
         while self.open and self.is_blocked:
             stalls_at = min(each.stalls_at() for each in self._subscriptions if each.is_full)
             await self._wait_until_received(stalls_at)
-            for subscription in tuple(self._subscriptions):
+            for subscription in self._subscriptions:
                 if subscription.is_full:
                     subscription.evict_if_stalled()
 
@@ -356,7 +358,7 @@ class Channel:
         return self._statuses
 
     def _status_changed(self) -> None:
-        for subscription in tuple(self._subscriptions):
+        for subscription in self._subscriptions:
             if subscription.exact:
                 subscription.notify_status()
         if self._is_emitting:
@@ -391,8 +393,11 @@ class Channel:
 
     def subscription_left(self, subscription: Subscription) -> None:
         """The subscriber has left, or was evicted. A second call does nothing."""
-        if self._subscriptions.pop(subscription, self) is self:
+        try:
+            index = self._subscriptions.index(subscription)
+        except ValueError:
             return
+        self._subscriptions = self._subscriptions[:index] + self._subscriptions[index + 1 :]
         self._owner.observer.on_leave(self.key)
         self._wake_drain()
         if self._subscriptions:
@@ -432,7 +437,7 @@ class Channel:
     def subscribe(self, *, exact: bool) -> Subscription:
         """Add a subscription. The caller starts the channel if it has no stream yet."""
         subscription = Subscription(self, self._policy.buffer, self._memory, exact=exact)
-        self._subscriptions[subscription] = None
+        self._subscriptions += (subscription,)
         if self.state is State.LINGERING:
             self.stop_timer()
             self.state = State.RUNNING
@@ -472,7 +477,7 @@ class Channel:
         )
         if self.state is not State.CLOSED:  # an eager task may be done
             self.task = task
-            task.add_done_callback(self._task_done)
+            task.add_done_callback(self._task_done, context=_CALLBACK_CONTEXT)
             if self.state is State.CLOSING:  # closed in the first step of an eager task
                 self._cancel()
 
@@ -504,7 +509,7 @@ class Channel:
 
     def end_subscriptions(self, error: BaseException | None) -> None:
         """End all subscriptions: their subscribers get what is queued, then `error`."""
-        subscriptions, self._subscriptions = self._subscriptions, {}
+        subscriptions, self._subscriptions = self._subscriptions, ()
         for subscription in subscriptions:
             subscription.end(error)
             self._owner.observer.on_leave(self.key)

@@ -1,6 +1,7 @@
 """The encoder of a channel: dicts, Rows, Columns and Frames that an author yields, as packets."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ _DROPPED = {
 """The text of a history's notice about values that the policy has dropped, by reason."""
 
 _NO_COLUMNS: frozenset[str] = frozenset()
+_NO_LAYOUTS: dict[type, RowLayout] = {}
 
 _SMALL_BLOCK = 16  # rows up to which the overhead of a block exceeds the cost of its values
 
@@ -81,6 +83,7 @@ class RowEncoder:
     __slots__ = (
         "_common",
         "_counters",
+        "_declared",
         "_dict_layout",
         "_frame_encoder",
         "_frame_layout",
@@ -103,7 +106,8 @@ class RowEncoder:
         self.has_column_conflict = False  # reported
         self._common = frozenset(common) or _NO_COLUMNS  # one object for all
         self._inference = SchemaInference(policy, common)
-        self._row_layouts: dict[type, RowLayout] = {}
+        self._declared: type | None = None  # the class of rows with declared fields
+        self._row_layouts = _NO_LAYOUTS  # replaced, never changed: channels share it
         self._time_check = TimeCheck()
         self._dict_layout: RowLayout | None = None  # a copy of _inference.layout
         self._last_layout: RowLayout | FrameLayout | None = None
@@ -114,6 +118,7 @@ class RowEncoder:
             if is_typed_dict(row):
                 self._dict_layout = self._last_layout = self._inference.declare(row)
             elif not self._inference.has_series:
+                self._declared = row
                 self._last_layout = row_layout(row, self._common)
 
     def attach(self, channel: "Channel") -> None:
@@ -134,7 +139,7 @@ class RowEncoder:
         """Another encoder with the same columns. It may be used in another thread."""
         found = RowEncoder(counters=self._counters)
         found._common, found._inference = self._common, self._inference.copy()
-        found._row_layouts = dict(self._row_layouts)
+        found._row_layouts = self._row_layouts
         found._dict_layout, found._last_layout = self._dict_layout, self._last_layout
         return found
 
@@ -181,6 +186,8 @@ class RowEncoder:
             if kind is Columns and not self._inference.has_series:
                 return self._block_packets(rows)
             layout = self._dict_layout if kind is dict else self._row_layouts.get(kind)
+            if layout is None and kind is self._declared:
+                layout = self._first_layout(rows[0])
             data = layout.row(rows[0]) if layout is not None else None
             if layout is not None and data is not None:
                 self._last_layout = layout
@@ -369,8 +376,16 @@ class RowEncoder:
     def _layout(self, kind: type) -> RowLayout:
         layout = self._row_layouts.get(kind)
         if layout is None:
-            layout = self._row_layouts[kind] = row_layout(kind, self._common)
+            found = _layouts(kind, self._common)
+            self._row_layouts = {**self._row_layouts, **found} if self._row_layouts else found
+            layout = found[kind]
         return layout
+
+    def _first_layout(self, row: Any) -> RowLayout:
+        """The layout of the declared class, of which this is the first row."""
+        if not self._time_check.is_done:
+            self._time_check.notice(TIME, (getattr(row, TIME, None),))
+        return self._layout(row.__class__)
 
     def frame(self, rows: "Sequence[Any] | Columns[Any] | Frame") -> Frame:
         """The rows of a history as one frame, with the columns of the live rows.
@@ -488,6 +503,12 @@ class RowEncoder:
                 self._dict_layout = layout
             self._last_layout = layout
             yield layout, values, count
+
+
+@lru_cache(maxsize=1024)
+def _layouts(row: type, hidden: frozenset[str]) -> dict[type, RowLayout]:
+    """The layout of a class by the class, in one object for all channels: do not change it."""
+    return {row: row_layout(row, hidden)}
 
 
 def _check_no_tables(rows: list[Any]) -> None:

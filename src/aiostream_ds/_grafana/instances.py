@@ -205,7 +205,8 @@ class Instance:
         idle = [each for each in self._encoders if running(ChannelKey(self.key, each)) is None]
         for path in idle[: len(idle) - ENCODERS // 2]:
             del self._encoders[path]
-        self._encoders_limit = len(self._encoders) + ENCODERS // 2
+        kept = len(self._encoders)
+        self._encoders_limit = kept + max(kept, ENCODERS) // 2
 
     def quota_usage(self, quota: "Quota") -> "QuotaUsage":
         """The subscriptions that count against this quota."""
@@ -227,7 +228,8 @@ class Instance:
 
     async def wait_until_open(self) -> None:
         """Wait until the lifespan has been entered. Raises why it cannot be."""
-        await self._ready.wait()
+        if not self._ready.is_set():  # a wait yields to the event loop in any case
+            await self._ready.wait()
         if self._error is not None:
             raise _opening_error(self._error)
 

@@ -4,15 +4,14 @@ The runner of a stream with a cursor first asks for the newest cursor. It emits 
 method misses: those of an outage, and those that were written before its first row.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from functools import lru_cache, partial
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
-
-from msgspec.structs import replace
 
 from aiostream_ds._author_threads import threads_of
 from aiostream_ds._channels.channel import Channel, Runner
-from aiostream_ds._channels.policy import Policy, Replay
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import Policy
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._declared_errors import table_of
@@ -51,18 +50,18 @@ def join(
     changes. Raises what `ChannelRegistry.join` raises.
     """
     options = request.stream.options
-    policy = options.policy
+    has_history = options.cursor is not None or request.stream.history is not None
+    policy = options.policy if has_history else options.policy_with_replay
+    key = request.key  # one object for the channel, its supervisor and the registry
     shared = shared_streams(request)
-    if options.cursor is None and request.stream.history is None:
-        policy = _with_replay(policy, options.replay)
     if shared is None:
         if options.share == "cluster":
             _report_not_shared(request)
-        runner = _runner(registry, replay, request, counters)
+        runner = _runner(key, registry, replay, request, counters)
     else:
-        policy, runner = _share(shared, replay, request, counters, policy)
+        policy, runner = _share(key, shared, replay, request, counters, policy)
     subscription = registry.join(
-        request.key,
+        key,
         runner,
         policy,
         request.instance.generation,
@@ -73,12 +72,6 @@ def join(
     if request.exact and options.cursor is None:
         replay.log(request)  # from now on the channel has a log
     return subscription
-
-
-@lru_cache(maxsize=1024)
-def _with_replay(policy: Policy, bounds: Replay | None) -> Policy:
-    """One object for all channels of a stream."""
-    return replace(policy, replay=bounds)
 
 
 def _report_not_shared(request: ChannelRequest) -> None:
@@ -97,6 +90,7 @@ def _report_not_shared(request: ChannelRequest) -> None:
 
 
 def _share(
+    key: ChannelKey,
     shared: "SharedStreams",
     replay: RowReplay,
     request: ChannelRequest,
@@ -110,8 +104,8 @@ def _share(
     kind = request.stream.cursor
     row_log = replay.log(request) if kind is None else None
     author = SharedStream(
-        request.key,
-        _runner(shared.inner, replay, request, counters),
+        key,
+        _runner(key, shared.inner, replay, request, counters),
         stream,
         kind,
         cast("SharedLog | None", row_log),
@@ -121,36 +115,52 @@ def _share(
 
 
 def _runner(
-    registry: ChannelRegistry, replay: RowReplay, request: ChannelRequest, counters: Counters
+    key: ChannelKey,
+    registry: ChannelRegistry,
+    replay: RowReplay,
+    request: ChannelRequest,
+    counters: Counters,
 ) -> Runner:
-    instance, options, arguments = request.instance, request.stream.options, request.arguments
-    method: Callable[..., AsyncGenerator[Any, None]] = getattr(instance.source, request.stream.name)
+    instance, options = request.instance, request.stream.options
     row_encoder = replay.row_encoder(request)
-
+    author = _AuthorMethod(instance.source, request.stream.name, request.arguments)
     run = partial(
         supervise,
-        key=request.key,
+        key=key,
         delays=instance.delays,
         counters=counters,
         options=options,
         declare=table_of(type(instance.source)).find,
-        read_in_thread=partial(_read_in_thread, instance.source, request.stream.name),
+        read_in_thread=author.read_in_thread,
     )
     kind = request.stream.cursor
     if kind is None:
         prepare = None if options.status_column is None else partial(_attach, row_encoder)
-        return run(partial(method, **arguments), row_encoder.encode, prepare=prepare)
+        return run(author, row_encoder.encode, prepare=prepare)
     return _cursor_runner(registry, replay, request, counters, kind, run)
+
+
+class _AuthorMethod:
+    """The author's method with the arguments of one path. Calling it creates the generator."""
+
+    __slots__ = ("_arguments", "_name", "_source")
+
+    def __init__(self, source: DataSource[Any], name: str, arguments: Mapping[str, Any]) -> None:
+        self._source = source
+        self._name = name
+        self._arguments = arguments
+
+    def __call__(self) -> AsyncGenerator[Any, None]:
+        rows: AsyncGenerator[Any, None] = getattr(self._source, self._name)(**self._arguments)
+        return rows
+
+    def read_in_thread(self, read: Callable[[Any], Any], table: Any) -> Awaitable[Any]:
+        """See `ReadInThread`."""
+        return threads_of(self._source).call(self._name, partial(read, table))
 
 
 async def _attach(row_encoder: RowEncoder, channel: Channel) -> None:
     row_encoder.attach(channel)
-
-
-def _read_in_thread(
-    source: DataSource[Any], name: str, read: Callable[[Any], Any], table: Any
-) -> Awaitable[Any]:
-    return threads_of(source).call(name, partial(read, table))
 
 
 def _cursor_runner(

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -185,7 +186,7 @@ class ResourcePlan(msgspec.Struct, frozen=True, kw_only=True):
     is_generator: bool
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """All handlers of a DataSource class."""
 
     streams: Mapping[str, StreamPlan]
@@ -199,7 +200,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             NotFound: the path belongs to no stream, or a value does not fit its annotation.
         """
-        for stream in self.streams.values():
+        first = path.partition("/")[0]
+        for stream in self._by_first.get(first, self._by_first[""]):
             arguments = stream.arguments(path)
             if arguments is not None:
                 return stream, arguments
@@ -207,6 +209,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         spelled = self.spell(path)
         hint = "" if spelled == path else f"; the path that may be meant is {spelled!r}"
         raise NotFound(f"expected a path of the streams {patterns}, got {path!r}{hint}")
+
+    @cached_property
+    def _by_first(self) -> dict[str, list[StreamPlan]]:
+        """The streams that a path with this first segment may name, in their order; by "" those
+        that begin with a field."""
+        streams = self.streams.values()
+        return {
+            first: [each for each in streams if each.pattern.first in ("", first)]
+            for first in {"", *(each.pattern.first for each in streams)}
+        }
 
     def default_path(self) -> str | None:
         """The path of the first stream whose fields all have defaults, if there is one."""

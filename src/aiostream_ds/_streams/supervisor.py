@@ -10,7 +10,6 @@ Viewers see the first two as the channel's status.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from functools import partial
 from logging import DEBUG, ERROR, WARNING
 from math import inf
 from typing import Any
@@ -78,40 +77,7 @@ def supervise(
         stamps=options.cursor is None,  # a history, which cursors need, has times
         **_batch_limits(options),
     )
-    # not a closure: thousands of channels have one, and each cell of a closure is an object
-    return partial(_supervised, drive_once, key, options.retry, delays, counters, prepare, declare)
-
-
-async def _supervised(
-    drive_once: Runner,
-    key: ChannelKey,
-    retry: Retry,
-    delays: BugDelays,
-    counters: Counters,
-    prepare: Callable[[Channel], Awaitable[None]] | None,
-    declare: Callable[[Exception], Exception],
-    channel: Channel,
-) -> None:
-    scope = RunScope(channel)
-    scope.enter()
-    use_counters(counters)
-    run = _Run(channel, key, retry, delays, counters, declare)
-    await run.wait_after_bug()
-    while True:
-        run.begin()
-        try:
-            if prepare is not None:
-                await prepare(channel)
-            await drive_once(channel)
-            return
-        except BaseException as error:
-            wait = run.handle(error)
-            if wait is None:
-                raise
-        finally:
-            run.end()
-            await scope.aclose()
-        await (anyio.sleep_forever() if wait == inf else anyio.sleep(wait))
+    return _Supervisor(drive_once, key, options.retry, delays, counters, prepare, declare)
 
 
 def _batch_limits(options: StreamOptions) -> dict[str, int]:
@@ -121,44 +87,78 @@ def _batch_limits(options: StreamOptions) -> dict[str, int]:
     return {"rows": options.buffer.rows, "batch_bytes": options.buffer.bytes}
 
 
-class _Run:
-    """The runs of one channel: consecutive failures, log lines and the status."""
+class _Supervisor:
+    """The runs of one channel: consecutive failures, log lines and the status.
+
+    An object with slots, as thousands of channels have one.
+    """
 
     __slots__ = (
         "_channel",
         "_counters",
         "_declare",
         "_delays",
-        "_extra",
+        "_drive_once",
         "_failures",
         "_has_bug",
         "_key",
+        "_prepare",
         "_retry",
         "_started",
     )
 
+    _channel: Channel
+
     def __init__(
         self,
-        channel: Channel,
+        drive_once: Runner,
         key: ChannelKey,
         retry: Retry,
         delays: BugDelays,
         counters: Counters,
+        prepare: Callable[[Channel], Awaitable[None]] | None,
         declare: Callable[[Exception], Exception],
     ) -> None:
-        self._channel = channel
-        self._declare = declare
+        self._drive_once = drive_once
         self._key = key
         self._retry = retry
         self._delays = delays
         self._counters = counters
-        self._extra = {"path": key.path}
+        self._prepare = prepare
+        self._declare = declare
         self._started = 0.0
         self._failures = 0
         self._has_bug = False
 
-    async def wait_after_bug(self) -> None:
-        wait = self._delays.pending(self._key, anyio.current_time())
+    async def __call__(self, channel: Channel) -> None:
+        self._channel = channel
+        scope = RunScope(channel)
+        scope.enter()
+        use_counters(self._counters)
+        if self._key in self._delays:
+            await self._wait_after_bug()
+        while True:
+            self._begin()
+            try:
+                if self._prepare is not None:
+                    await self._prepare(channel)
+                await self._drive_once(channel)
+                return
+            except BaseException as error:
+                wait = self._handle(error)
+                if wait is None:
+                    raise
+            finally:
+                self._end()
+                await scope.aclose()
+            await (anyio.sleep_forever() if wait == inf else anyio.sleep(wait))
+
+    @property
+    def _extra(self) -> dict[str, str]:
+        return {"path": self._key.path}
+
+    async def _wait_after_bug(self) -> None:
+        wait = self._delays.pending(self._key, self._channel.time())
         if wait > 0:
             log.info("the stream failed before; it starts in %.1f s", wait, extra=self._extra)
             text = f"failed; starts again in {wait:.0f} s"
@@ -166,8 +166,8 @@ class _Run:
             await anyio.sleep(wait)
             self._channel.statuses.clear("reconnecting")
 
-    def begin(self) -> None:
-        self._started = anyio.current_time()
+    def _begin(self) -> None:
+        self._started = self._channel.time()
         if self._failures:
             self._channel.statuses.recover_after(self._retry.max_delay)
         elif self._key in self._delays:
@@ -175,11 +175,11 @@ class _Run:
 
     def _was_healthy(self, retry: Retry) -> bool:
         """Whether this run, if it is not the first, sent rows for a while or was long."""
-        if anyio.current_time() - self._started > retry.max_delay:
+        if self._channel.time() - self._started > retry.max_delay:
             return True
         return self._channel.statuses.last_row - self._started >= HEALTHY_AFTER
 
-    def handle(self, error: BaseException) -> float | None:
+    def _handle(self, error: BaseException) -> float | None:
         """Log and count an error. Returns the seconds until the next run; inf: wait until the
         channel closes; None: the stream ends with this error."""
         if not self._channel.open:
@@ -229,8 +229,8 @@ class _Run:
         text = f"reconnecting ({self._failures}): {reason}"
         statuses.set("reconnecting", Status("warning", text))
 
-    def end(self) -> None:
+    def _end(self) -> None:
         if self._has_bug or self._channel.failed:  # failed: a row could not be encoded
             self._has_bug = False
             healthy = self._was_healthy(BUG_RETRY)
-            self._delays.failed(self._key, anyio.current_time(), healthy=healthy)
+            self._delays.failed(self._key, self._channel.time(), healthy=healthy)

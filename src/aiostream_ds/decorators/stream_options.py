@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
@@ -74,7 +75,7 @@ class StreamKeywords(TypedDict, total=False):
     """Rules for who may follow, query and publish, in addition to hooks. Default: everybody."""
 
 
-class StreamOptions(Policy, frozen=True, kw_only=True):
+class StreamOptions(Policy, frozen=True, kw_only=True, dict=True):
     """The checked options of one stream: the policy of its channels, and what concerns its rows.
 
     Raises:
@@ -95,11 +96,15 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
     share: Share = "process"
     allow: tuple[Any, ...] = ()
 
-    @property
+    @cached_property
     def policy(self) -> Policy:
         """The delivery policy of this stream's channels, without a replay buffer."""
-        options = {name: getattr(self, name) for name in Policy.__struct_fields__}
-        return Policy(**{**options, "replay": None})
+        return msgspec.structs.replace(self.policy_with_replay, replay=None)
+
+    @cached_property
+    def policy_with_replay(self) -> Policy:
+        """The same with the replay buffer: for a stream that has no history of its own."""
+        return Policy(**{name: getattr(self, name) for name in Policy.__struct_fields__})
 
     def __post_init__(self) -> None:
         _expect("buffer", self.buffer, Buffer)

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Iterator
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote, quote_plus
 
 __all__ = [
     "COMMON_WORDS",
@@ -256,6 +255,8 @@ def _spellings(value: str) -> set[str]:
     """A text itself, and as repr, JSON, HTML and URLs spell it; also one in another."""
     if value.isascii() and value.isalnum():
         return {value}
+    from urllib.parse import quote, quote_plus  # it imports ipaddress, and most secrets end above
+
     inner = {value, repr(value)[1:-1], _json(value), _html(value)}
     inner |= {repr(value.encode("utf-8", "surrogatepass"))[2:-1], _json(value, ascii=False)}
     inner |= {repr(text)[1:-1] for text in inner} | {_json(text) for text in inner}

@@ -5,12 +5,14 @@ others and the runtime must still get threads: each counts against a limiter of 
 """
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar, TypeVarTuple, Unpack
+from functools import cache
+from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple, Unpack
 from weakref import WeakSet
 
 import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
+
+if TYPE_CHECKING:
+    from anyio.lowlevel import RunVar
 
 __all__ = [
     "AUTHOR_THREADS",
@@ -34,7 +36,6 @@ STREAM_THREADS = 100
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-_limiter: RunVar[anyio.CapacityLimiter] = RunVar("aiostream_ds_threads")
 _limiters: "WeakSet[anyio.CapacityLimiter]" = WeakSet()
 _others: "WeakSet[HasActiveCalls]" = WeakSet()
 
@@ -52,15 +53,25 @@ def count_active_calls_of(other: HasActiveCalls) -> None:
     _others.add(other)
 
 
-def new_limiter(threads: int = AUTHOR_THREADS) -> anyio.CapacityLimiter:
+def new_limiter(threads: int = AUTHOR_THREADS) -> "anyio.CapacityLimiter":
     """A limiter whose calls `active_calls` counts."""
     limiter = anyio.CapacityLimiter(threads)
     _limiters.add(limiter)
     return limiter
 
 
+@cache
+def _shared_limiter() -> "RunVar[anyio.CapacityLimiter]":
+    """The limiter of the runtime's own calls, of each event loop."""
+    from anyio.lowlevel import RunVar
+
+    return RunVar("aiostream_ds_threads")
+
+
 def active_calls() -> int:
     """The number of calls that run in threads of these limiters, of anyio's own and of others."""
+    import anyio.to_thread
+
     default = anyio.to_thread.current_default_thread_limiter()
     borrowed = sum(each.borrowed_tokens for each in (default, *_limiters))
     return int(borrowed + sum(each.active_calls for each in _others))
@@ -69,9 +80,12 @@ def active_calls() -> int:
 async def run_in_thread(function: Callable[[Unpack[Arguments]], T], *arguments: *Arguments) -> T:
     """Run the runtime's own function in a thread. Cancellation by a scope waits for its end;
     that of a task by asyncio does not, and the function goes on."""
+    import anyio.to_thread  # with its event loop, which a start does without
+
+    shared = _shared_limiter()
     try:
-        limiter = _limiter.get()
+        limiter = shared.get()
     except LookupError:
         limiter = new_limiter(THREADS)
-        _limiter.set(limiter)
+        shared.set(limiter)
     return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter)

@@ -138,7 +138,7 @@ class DataSource(Generic[S]):
         table_of(cls)
 
     @cached_property
-    def threads(self) -> anyio.CapacityLimiter:
+    def threads(self) -> "anyio.CapacityLimiter":
         """The limit of the threads of this data source, for calls that block:
         `await anyio.to_thread.run_sync(read, limiter=self.threads)`. At most 40 run at a time, and
         further ones wait, so that calls that hang affect no other data source. For another limit,
@@ -147,7 +147,7 @@ class DataSource(Generic[S]):
         return new_limiter()
 
     @cached_property
-    def stream_threads(self) -> anyio.CapacityLimiter:
+    def stream_threads(self) -> "anyio.CapacityLimiter":
         """The limit of the streams of this data source that are a `def`: each has a thread of its
         own as long as it runs. At most 100 run at a time; further ones wait, which viewers see as
         the stream's status. For another limit, set `self.stream_threads.total_tokens` in

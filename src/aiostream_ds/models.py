@@ -6,7 +6,6 @@ Independent of protobuf and of a running server.
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, dataclass_transform
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -140,6 +139,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def query(self) -> dict[str, list[str]]:
         """The parameters of the URL. Raises BadQuery when the URL is malformed."""
+        from urllib.parse import parse_qs, urlsplit  # resources only
+
         try:
             return parse_qs(urlsplit(self.url).query, keep_blank_values=True)
         except ValueError as error:  # such as "//]"

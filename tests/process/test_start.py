@@ -36,7 +36,11 @@ UNNEEDED = """
 """.split()
 
 # Needed by streams only; together a fifth of a start.
-UNNEEDED_FOR_HEALTH = [*UNNEEDED, "anyio._backends._asyncio", "anyio.streams.memory"]
+UNNEEDED_FOR_HEALTH = [
+    *UNNEEDED,
+    *("anyio._backends._asyncio", "anyio._core._tasks", "anyio.lowlevel", "anyio.streams.memory"),
+    *("difflib", "grpclib.metadata", "ipaddress", "multidict", "pathlib", "urllib.parse"),
+]
 
 PROGRAM = f"""
 import sys

@@ -57,11 +57,11 @@ class ThreadedSource(Protocol):
     """What `threads_of` needs of a data source."""
 
     @property
-    def threads(self) -> anyio.CapacityLimiter:
+    def threads(self) -> "anyio.CapacityLimiter":
         """The limit of calls."""
 
     @property
-    def stream_threads(self) -> anyio.CapacityLimiter:
+    def stream_threads(self) -> "anyio.CapacityLimiter":
         """The limit of streams."""
 
 
@@ -117,7 +117,7 @@ class AuthorThreads:
             found.append(f"{noun} not end: {_names(self.abandoned)}")
         return "; ".join(found)
 
-    def users(self, limiter: anyio.CapacityLimiter) -> str:
+    def users(self, limiter: "anyio.CapacityLimiter") -> str:
         """The methods whose threads count against a limit, as in `" by a (3 s), b (1 s)"`; "" where
         only the author's own calls of anyio do."""
         found = [job for job in self._running if job.limiter is limiter]
@@ -159,7 +159,7 @@ class AuthorThreads:
         result: T = job.result()
         return result
 
-    async def _borrow(self, limiter: anyio.CapacityLimiter, borrower: object, name: str) -> None:
+    async def _borrow(self, limiter: "anyio.CapacityLimiter", borrower: object, name: str) -> None:
         """Wait for a free thread."""
         if self._borrow_nowait(limiter, borrower):
             return
@@ -170,7 +170,7 @@ class AuthorThreads:
             f"{self.users(limiter)}"
         )
 
-    def _borrow_nowait(self, limiter: anyio.CapacityLimiter, borrower: object) -> bool:
+    def _borrow_nowait(self, limiter: "anyio.CapacityLimiter", borrower: object) -> bool:
         try:
             limiter.acquire_on_behalf_of_nowait(borrower)
             return True
@@ -186,7 +186,7 @@ class AuthorThreads:
         name: str,
         work: Callable[[], None],
         context: Context,
-        limiter: anyio.CapacityLimiter | None,
+        limiter: "anyio.CapacityLimiter | None",
     ) -> None:
         loop = self._loop = asyncio.get_running_loop()
         worker = self._idle.pop() if self._idle else Worker(f"{self._label}.{name}")
@@ -360,7 +360,7 @@ async def _closing(rows: Any) -> AsyncGenerator[Any]:
             await rows.aclose()
 
 
-def _made(source: ThreadedSource, name: str) -> anyio.CapacityLimiter | None:
+def _made(source: ThreadedSource, name: str) -> "anyio.CapacityLimiter | None":
     """A limiter; None for one that is made at its first use, and has none yet."""
     if isinstance(getattr(type(source), name, None), cached_property):
         return vars(source).get(name)
@@ -368,7 +368,7 @@ def _made(source: ThreadedSource, name: str) -> anyio.CapacityLimiter | None:
     return found
 
 
-def _count(limiter: anyio.CapacityLimiter) -> str:
+def _count(limiter: "anyio.CapacityLimiter") -> str:
     return f"{limiter.total_tokens:g}"
 
 

@@ -1,20 +1,21 @@
 """A thread that runs one call of an author's code after the other."""
 
+import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from contextvars import Context
-from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anyio
+if TYPE_CHECKING:
+    import anyio
 
 __all__ = ["Job", "Worker"]
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = os.path.dirname(__file__)
 
 
 class Job:
@@ -28,7 +29,7 @@ class Job:
         work: Callable[[], Any],
         ended: Callable[[], None],
         context: Context,
-        limiter: anyio.CapacityLimiter | None,
+        limiter: "anyio.CapacityLimiter | None",
     ) -> None:
         self.name = name
         self.limiter = limiter  # against which it counts

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import anyio
-import anyio.to_thread
 
 from aiostream_ds._author_threads import threads_of
 from aiostream_ds._loggers import get_logger
@@ -74,9 +73,11 @@ _ANYIO_BACKEND = "anyio._backends._asyncio"  # takes long to import, so not only
 
 def _limits(
     sources: Iterable[DataSource[Any]],
-) -> Iterator[tuple[_Limit, anyio.CapacityLimiter, DataSource[Any] | None]]:
+) -> "Iterator[tuple[_Limit, anyio.CapacityLimiter, DataSource[Any] | None]]":
     if _ANYIO_BACKEND not in sys.modules:  # nothing has used a limit yet
         return
+    import anyio.to_thread
+
     yield _SHARED, anyio.to_thread.current_default_thread_limiter(), None
     for source in sources:
         for attribute, kind in _KINDS.items():

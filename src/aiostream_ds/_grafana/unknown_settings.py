@@ -1,6 +1,5 @@
 """Logs keys of a data source's settings that its class does not have: they may be misspelled."""
 
-import difflib
 import logging
 
 import msgspec
@@ -41,5 +40,9 @@ def _hint(kind: type[Settings], key: str, other: str) -> str:
     fields = [field.encode_name for field in msgspec.structs.fields(kind)]
     if key in fields:
         return f" (it must be in {other})"
+    if not fields:
+        return ""
+    import difflib  # few settings are unknown
+
     close = difflib.get_close_matches(key, fields, 1, 0.8)
     return f" (expected {close[0]}?)" if close else ""

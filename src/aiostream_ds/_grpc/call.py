@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 from grpclib import GRPCError, Status
 from grpclib.encoding.base import CodecBase
-from grpclib.metadata import encode_grpc_message
 
 from aiostream_ds._grpc.framing import message_prefix
 from aiostream_ds._grpc.http2_stream import CallStream
@@ -240,6 +239,8 @@ class Call:
 def _encode_status(status: Status, message: str) -> bytes:
     headers = [("grpc-status", str(status.value))]
     if message:
+        from grpclib.metadata import encode_grpc_message  # imports multidict, for errors only
+
         text = redact_start(message, _MESSAGE_LIMIT)
         headers.append(("grpc-message", encode_grpc_message(text)))
     return encode_headers(headers)

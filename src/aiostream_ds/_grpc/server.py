@@ -17,8 +17,6 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from grpclib.metadata import decode_timeout
-
 from aiostream_ds._author_code import cancel, describe
 from aiostream_ds._grpc.call import Call, Codec, GRPCError, Status, Unattended
 from aiostream_ds._grpc.http2_protocol import Http2Protocol
@@ -288,6 +286,8 @@ async def _handle(call: Call) -> Unattended | None:
 
 
 async def _handle_with_deadline(call: Call, grpc_timeout: str) -> None:
+    from grpclib.metadata import decode_timeout  # imports multidict
+
     try:
         call.deadline = asyncio.get_running_loop().time() + decode_timeout(grpc_timeout)
     except ValueError:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
 import anyio
@@ -54,6 +53,7 @@ from aiostream_ds._telemetry import Counters
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
 __all__ = [
     "SHUTDOWN_DRAIN",
@@ -78,12 +78,15 @@ def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
     """
     directory = _directory()
     if {"-standalone", "--standalone"} & set(sys.argv[1:]):
+        from pathlib import Path  # a start under Grafana does without it
+
         redact_output("stdout", "stderr")
         _configure_logging(None)
         with suppress(KeyboardInterrupt):
             catalog = load()
             _freeze_imports()
-            _run(serve_standalone(catalog, directory))
+            folder = Path(directory) if directory is not None else None
+            _run(serve_standalone(catalog, folder))
         _exit(0)
     try:
         handshake = read_handshake(os.environ)
@@ -114,11 +117,11 @@ def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
     _exit(status)
 
 
-def _directory() -> Path | None:
+def _directory() -> str | None:
     """The program's directory, which has the files of standalone mode. None for a program without a
     file: the current directory may be another plugin's."""
     program = sys.argv[0]
-    return None if program in ("", "-", "-c") else Path(program).resolve().parent
+    return None if program in ("", "-", "-c") else os.path.dirname(os.path.realpath(program))
 
 
 def serve_at(
@@ -236,7 +239,7 @@ def _handle_sigterm(stop: asyncio.Event) -> asyncio.Event:
 
 async def serve_standalone(
     catalog: Catalog,
-    directory: Path | None,
+    directory: "Path | None",
     ready: Callable[[Application, str], Awaitable[None]] | None = None,
     *,
     address: str = "",
@@ -261,7 +264,7 @@ async def serve_standalone(
 
 async def serve_application(
     application: Servable,
-    directory: Path | None,
+    directory: "Path | None",
     ready: Callable[[str], Awaitable[None]] | None = None,
     *,
     address: str = "",
@@ -287,7 +290,7 @@ async def serve_application(
 async def _serve_until_stopped(
     application: Servable,
     server: Server,
-    folder: Path | None,
+    folder: "Path | None",
     address: str,
     ready: Callable[[str], Awaitable[None]] | None,
 ) -> None:

@@ -10,22 +10,25 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from aiostream_ds.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["address_variable", "announced", "plugin_id", "standalone_address"]
 
 ADDRESS_FILE, PID_FILE = "standalone.txt", "pid.txt"
 
 
-def plugin_id(directory: Path) -> str:
+def plugin_id(directory: "str | Path") -> str:
     """The id in the directory's plugin.json; "" when there is none."""
     try:
-        manifest = msgspec.json.decode((directory / "plugin.json").read_bytes())
-        return str(manifest["id"])
+        with open(os.path.join(directory, "plugin.json"), "rb") as file:
+            return str(msgspec.json.decode(file.read())["id"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -35,23 +38,25 @@ def address_variable(identifier: str) -> str:
     return "GF_PLUGIN_GRPC_ADDRESS_" + identifier.upper().replace("-", "_")
 
 
-def standalone_address(environ: Mapping[str, str], directory: Path) -> str:
+def standalone_address(environ: Mapping[str, str], directory: "str | Path") -> str:
     """The address of the plugin's standalone process; "" when none runs."""
     identifier = plugin_id(directory)
     configured = environ.get(address_variable(identifier), "") if identifier else ""
     if configured:
         return configured
     try:
-        address = (directory / ADDRESS_FILE).read_text("utf-8").strip()
+        with open(os.path.join(directory, ADDRESS_FILE), encoding="utf-8") as file:
+            address = file.read().strip()
     except OSError:
         return ""
     pid = _read_pid(directory)
     return "" if pid is not None and not _is_running(pid) else address
 
 
-def _read_pid(directory: Path) -> int | None:
+def _read_pid(directory: "str | Path") -> int | None:
     try:
-        return int((directory / PID_FILE).read_text("utf-8"))
+        with open(os.path.join(directory, PID_FILE), encoding="utf-8") as file:
+            return int(file.read())
     except (OSError, ValueError):
         return None
 
@@ -67,7 +72,7 @@ def _is_running(pid: int) -> bool:
 
 
 @contextmanager
-def announced(directory: Path, address: str) -> Iterator[None]:
+def announced(directory: "Path", address: str) -> Iterator[None]:
     """Write the two files, and remove them at the end. Stops the process that Grafana has started,
     so that Grafana starts it again and it finds them.
 
@@ -83,7 +88,7 @@ def announced(directory: Path, address: str) -> Iterator[None]:
                 (directory / name).unlink(missing_ok=True)
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: "Path", text: str) -> None:
     """Write a new file with mode 0600, and never to where a link points.
 
     Raises ConfigError for a link or a directory, or when the file cannot be written.
@@ -100,8 +105,10 @@ def _replace(path: Path, text: str) -> None:
         raise ConfigError(f"{path} must be writable, got: {error.strerror}") from error
 
 
-def _stop_managed_process(directory: Path) -> None:
+def _stop_managed_process(directory: "Path") -> None:
     """Linux only: on other systems restart Grafana once."""
+    from pathlib import Path  # a start under Grafana does without it
+
     programs = {str(path.resolve()) for path in (*directory.glob("gpx_*"), directory / "start.py")}
     for entry in Path("/proc").glob("[0-9]*"):
         try:

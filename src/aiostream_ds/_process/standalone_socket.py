@@ -10,11 +10,13 @@ import os
 import socket
 import stat
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiostream_ds._process.handshake import SOCKET_PATH_LIMIT, Handshake, Listener
 from aiostream_ds.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["SOCKET_FILE", "StandaloneSocket", "bind_standalone", "network_of"]
 
@@ -34,7 +36,7 @@ def network_of(address: str) -> str:
     return "unix" if os.path.isabs(address) else "tcp"
 
 
-def bind_standalone(address: str, directory: Path | None) -> StandaloneSocket:
+def bind_standalone(address: str, directory: "Path | None") -> StandaloneSocket:
     """Bind to `address` (HOST:PORT); "" is a private socket.
 
     `directory` is the plugin's folder. Raises ConfigError for an address that cannot be bound.
@@ -52,7 +54,7 @@ def bind_standalone(address: str, directory: Path | None) -> StandaloneSocket:
     return StandaloneSocket(listener.socket, listener.address, listener.close)
 
 
-def _bind_in(path: Path) -> StandaloneSocket:
+def _bind_in(path: "Path") -> StandaloneSocket:
     if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
         raise OSError("the path is too long for a socket")
     if os.path.lexists(path):

@@ -271,6 +271,13 @@ class EngineContract:
         assert (page.first, page.last, page.truncated) == (EntryId(term, 0), written[-1].id, False)
         assert list((await a.read("c", written[-1].id, 2)).entries) == []
 
+    async def test_the_last_page_is_known_as_the_end(self, a):
+        term = (await a.take("c", "a", b"1")).term
+        await write_many(a, "c", term, 4)
+        ends = [(await a.read("c", EntryId(term, n), 2)).is_end for n in range(5)]
+        assert ends == [False, False, True, True, True]
+        assert (await a.read("never", START, 2)).is_end
+
     async def test_a_page_after_an_id_above_the_end_is_empty_and_has_the_end(self, a):
         term = (await a.take("c", "a", b"1")).term
         page = await a.read("c", EntryId(term + 5, 7), 10)

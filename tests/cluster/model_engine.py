@@ -6,6 +6,7 @@ answers get lost when the connection breaks; a promoted replica lacks the last w
 
 import asyncio
 import contextvars
+import itertools
 import math
 import random
 from collections import deque
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiostream_ds._cluster.engine import (
+    READ_BYTES,
     START,
     Appended,
     EngineError,
@@ -169,6 +171,8 @@ class ModelServer:
                 break
             page.append(entry)
         page = page[::-1][:limit]
+        sizes = itertools.accumulate(len(entry.payload) for entry in page)
+        page = page[: 1 + sum(size < READ_BYTES for size in sizes)]
         return LogPage(page, found.log[0].id, found.last, after < found.removed)
 
     def schema(self, channel: str) -> bytes | None:

@@ -13,6 +13,8 @@ import pytest
 from aiostream_ds import Cursor, HistoryRange
 from aiostream_ds._thread_limits import THREADS, run_in_thread
 from aiostream_ds.stores import Retention, SqliteStore, StoreError, sqlite_file, sqlite_store
+from aiostream_ds.stores.row_blocks import split_rows
+from aiostream_ds.stores.sqlite_writer import ReplicaBatch
 from tests.waiting import until
 
 NOW = 1_790_000_000_000
@@ -250,6 +252,38 @@ async def test_a_follower_of_a_deleted_channel_gets_the_new_epoch(store):
     epoch, row = follower.result()
     assert epoch == ((await store.newest("a")).epoch, 0)
     assert (row["n"], row["cursor"]) == (7, 1)
+
+
+async def epoch_after_first_row(store, change) -> tuple[str, str]:
+    """The epoch that a follower of a channel without rows gets with its first one, and that of the
+    stored rows."""
+    async with asyncio.TaskGroup() as tasks:
+        follower = tasks.create_task(take(store, "new", await store.newest("new"), 2))
+        await until(lambda: "new" in store._open.followers)
+        await asyncio.sleep(0)
+        await change()
+    given, row = follower.result()
+    assert row["n"] == 0
+    return given.epoch, (await store.newest("new")).epoch
+
+
+async def test_a_follower_of_a_channel_without_rows_gets_the_epoch_of_its_first_row(store):
+    async def change() -> None:
+        await store.append("other", rows(1))
+        await store.delete("other")
+        await store.append("new", rows(1))
+
+    given, stored = await epoch_after_first_row(store, change)
+    assert given == stored
+
+
+async def test_a_follower_of_a_channel_without_rows_gets_the_epoch_of_other_servers(store):
+    async def change() -> None:
+        batch = ReplicaBatch("new", 1, split_rows(rows(1), NOW), None, NOW)
+        await store.replicate([batch], {}, epoch="of all servers")
+
+    given, stored = await epoch_after_first_row(store, change)
+    assert given == stored == "of all servers"
 
 
 async def test_a_follower_whose_rows_were_removed_gets_a_cursor_beyond_them(tmp_path):

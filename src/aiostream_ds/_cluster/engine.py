@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 __all__ = [
     "NODES",
+    "READ_BYTES",
     "START",
     "Appended",
     "Engine",
@@ -44,6 +45,10 @@ class EntryId(NamedTuple):
 START = EntryId(0, 0)
 """Before the first entry of a log."""
 
+READ_BYTES = 4 << 20
+"""A page ends with the entry with which it has so many bytes: memory is bounded by this and the
+largest entry, however long the log is."""
+
 NODES = "_nodes"
 """A channel without a log, whose members are all nodes with a valid lease: `members` of it is how
 nodes notice that others have died. The names of other channels do not begin with `_`."""
@@ -65,6 +70,11 @@ class LogPage(NamedTuple):
     first: EntryId
     last: EntryId
     truncated: bool
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the log had no further entries."""
+        return not self.entries or self.entries[-1].id >= self.last
 
 
 class Ownership(NamedTuple):
@@ -202,7 +212,8 @@ class Engine(Protocol):
         """
 
     async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
-        """The oldest `limit` entries after an id."""
+        """The oldest entries after an id: `limit` at most, and fewer if they are larger than
+        `READ_BYTES` together. See `LogPage.is_end`."""
 
     async def schema(self, channel: str) -> bytes | None:
         """What the last `append` with a schema has set; also if that entry is removed."""

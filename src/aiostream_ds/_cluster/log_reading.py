@@ -1,5 +1,7 @@
 """Reads the log of a shared channel, on a node that does not follow the channel."""
 
+from collections.abc import AsyncGenerator
+
 from aiostream_ds._cluster.engine import START
 from aiostream_ds._cluster.entries import BadEntry, ChannelMessage, schema_hash
 from aiostream_ds._cluster.message_cipher import UnreadableMessage
@@ -14,24 +16,24 @@ _PAGE = 250  # entries
 
 async def read_log(
     node: ClusterNode, channel: str, codec: PacketCodec
-) -> tuple[Schema | None, list[SharedMessage]]:
-    """The newest schema, and the messages with it, oldest first. Messages that this node cannot
-    read are left out: it reports them when it follows the channel.
+) -> AsyncGenerator[tuple[Schema, list[SharedMessage]], None]:
+    """The newest schema, and the messages with it, oldest first, page by page. Messages that this
+    node cannot read are left out: it reports them when it follows the channel.
 
     Raises:
         EngineError: the engine cannot be reached.
     """
     schema = await node.engine.schema(channel)
     if schema is None:
-        return None, []
+        return
     try:
         decoded = codec.decode_schema(schema)
     except UnreadableMessage:
-        return None, []
-    found: list[SharedMessage] = []
+        return
     after, wanted = START, schema_hash(schema)
     while True:
         page = await node.engine.read(channel, after, _PAGE)
+        found: list[SharedMessage] = []
         for entry in page.entries:
             try:
                 content = node.codec.decode(entry.payload)
@@ -41,6 +43,7 @@ async def read_log(
                     found.append(codec.decode(content.payload, schema)[0])
             except (BadEntry, UnreadableMessage):
                 continue
-        if len(page.entries) < _PAGE:
-            return decoded, found
+        yield decoded, found
+        if page.is_end:
+            return
         after = page.entries[-1].id

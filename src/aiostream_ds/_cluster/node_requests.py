@@ -5,6 +5,11 @@
 A message may get lost: a request is sent again until it has an answer. A node handles each request
 once, and repeats its answer. An answer that does not come in time is an error; the request may
 have been handled.
+
+Requests have consecutive numbers for each sender and receiver, whose names are those of one process
+each. One whose answer is not kept any more is refused: who has recorded an encrypted request
+cannot make a node handle it again, at any time. Clocks do not matter. Without a key of the cluster
+who may write to its engine can make requests, as a node does.
 """
 
 import secrets
@@ -49,8 +54,11 @@ _ERRORS = {
 
 
 class _Request(msgspec.Struct, array_like=True, frozen=True, tag=0):
+    """`number`: of the sender's requests to this receiver, from 1."""
+
     id: bytes
     sender: str
+    number: int
     kind: str
     payload: bytes
 
@@ -62,6 +70,8 @@ class _Answer(msgspec.Struct, array_like=True, frozen=True, tag=1):
     error: str
     payload: bytes
 
+
+_Key = tuple[str, int]  # sender and number
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Request | _Answer).decode
@@ -84,7 +94,9 @@ class NodeRequests:
         self._cipher = cipher
         self._handlers: dict[str, RequestHandler] = {}
         self._waiting: dict[bytes, _Waiting] = {}
-        self._answers: OrderedDict[bytes, _Answer | None] = OrderedDict()  # None: not ready yet
+        self._numbers: dict[str, int] = {}  # of the last request to each node
+        self._answers: OrderedDict[_Key, _Answer | None] = OrderedDict()  # None: not ready yet
+        self._forgotten: dict[str, int] = {}  # the highest number of each sender
         self._answer_bytes = 0
         node.listen(_inbox(node.name), self._received)
 
@@ -103,7 +115,8 @@ class NodeRequests:
         """
         id = secrets.token_bytes(8)
         waiting = self._waiting[id] = _Waiting()
-        request = _encode(_Request(id, self._node.name, kind, payload))
+        number = self._numbers[node] = self._numbers.get(node, 0) + 1
+        request = _encode(_Request(id, self._node.name, number, kind, payload))
         try:
             with anyio.move_on_after(seconds):
                 while not waiting.arrived.is_set():
@@ -151,10 +164,17 @@ class NodeRequests:
         raise UnreadableMessage("it has another encryption than this server")
 
     async def _handle(self, request: _Request) -> None:
-        if request.id not in self._answers:
-            self._answers[request.id] = None
-            self._remember(request.id, await self._answer(request))
-        answer = self._answers.get(request.id)
+        key = request.sender, request.number
+        if key in self._answers:
+            answer = self._answers[key]
+        elif request.number <= self._forgotten.get(request.sender, 0):
+            log.warning("an old request of the server %s was repeated, and is refused", key[0])
+            text = "whether the request was handled is not known any more"
+            answer = _Answer(request.id, "UpstreamError", text.encode())
+        else:
+            self._answers[key] = None
+            answer = await self._answer(request)
+            self._remember(key, answer)
         if answer is None:  # it is sent when it is ready
             return
         try:
@@ -183,14 +203,15 @@ class NodeRequests:
             log.error("a request of another server has failed", exc_info=failure)
             return _Answer(request.id, "UpstreamError", describe(error).encode())
 
-    def _remember(self, id: bytes, answer: _Answer) -> None:
-        self._answers[id] = answer
+    def _remember(self, key: _Key, answer: _Answer) -> None:
+        self._answers[key] = answer
         self._answer_bytes += len(answer.payload)
         while len(self._answers) > 1 and (
             len(self._answers) > _REMEMBERED or self._answer_bytes > _REMEMBERED_BYTES
         ):
-            _, oldest = self._answers.popitem(last=False)
+            (sender, number), oldest = self._answers.popitem(last=False)
             self._answer_bytes -= 0 if oldest is None else len(oldest.payload)
+            self._forgotten[sender] = max(number, self._forgotten.get(sender, 0))
 
 
 class _Waiting:

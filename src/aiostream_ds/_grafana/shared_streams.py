@@ -6,6 +6,7 @@ for viewers of other nodes when its own have left.
 """
 
 import os
+from contextlib import aclosing
 from functools import partial
 
 import anyio
@@ -154,16 +155,18 @@ class SharedStreams:
         await self._opened.wait()
         if self.problem or self.node.state.reason:
             return
+        codec = PacketCodec(name, self._cipher)
         try:
             with anyio.fail_after(READ_TIMEOUT):
-                schema, messages = await read_log(self.node, name, PacketCodec(name, self._cipher))
+                async with aclosing(read_log(self.node, name, codec)) as pages:
+                    async for schema, messages in pages:
+                        if row_log.is_live:  # the node follows the channel now
+                            return
+                        row_log.schema = schema
+                        for message in messages:
+                            row_log.append_message(message, self.inner.loop.time())
         except (EngineError, TimeoutError) as error:
             log.info("the log of a shared channel cannot be read: %s", error)
-            return
-        if schema is not None and not row_log.is_live:
-            row_log.schema = schema
-            for message in messages:
-                row_log.append_message(message, self.inner.loop.time())
 
     async def _session(self, name: str, instance: Instance, stream: SharedStream) -> "_Session":
         """The session of a channel, which begins if there is none. One of older settings ends."""

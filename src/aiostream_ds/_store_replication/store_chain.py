@@ -88,9 +88,7 @@ class StoreChain:
 
     def add(self, entry: StoreEntry, id: EntryId) -> dict[str, bytes | None]:
         """The store has a further entry. Returns what has to be stored."""
-        first: dict[str, int] = {}
-        for batch in entry.batches:
-            first.setdefault(batch.channel, batch.first)
+        first = entry.first_cursors()
         self.tag, self.id, self.epoch = entry.tag, id, entry.epoch
         self.number += 1
         self.links[entry.tag] = StoreLink(entry.tag, first)

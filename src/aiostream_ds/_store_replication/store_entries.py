@@ -60,6 +60,13 @@ class StoreEntry(msgspec.Struct, array_like=True, frozen=True):
         ]
         return cls(tag, after, epoch, found)
 
+    def first_cursors(self) -> dict[str, int]:
+        """The first cursor that the entry gives to each channel."""
+        first: dict[str, int] = {}
+        for batch in self.batches:
+            first.setdefault(batch.channel, batch.first)
+        return first
+
     def replica_batches(self) -> list[ReplicaBatch]:
         """The batches as a store takes them."""
         return [

@@ -13,11 +13,13 @@ from typing import Protocol
 import msgspec
 
 from aiostream_ds._cluster.engine import EngineError, EntryId
+from aiostream_ds._cluster.message_cipher import UnreadableMessage
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_requests import NodeRequests
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._store_replication.store_chain import StoreChain, StoreLink
 from aiostream_ds._store_replication.store_entries import NO_TAG, StoreEntryCodec
+from aiostream_ds._store_replication.store_places import before
 from aiostream_ds._store_replication.store_recovery import stored_run
 from aiostream_ds.errors import NotFound, PluginError
 from aiostream_ds.stores import StoreError
@@ -40,7 +42,7 @@ _KEYS = 2_000
 
 class _Question(msgspec.Struct, array_like=True, frozen=True):
     """`tags`: the newest entries of the asking store. With a channel: its rows after a cursor, or
-    with `keys` its keys after a number."""
+    with `keys` its keys after a number. With an entry: whether the other server can read it."""
 
     name: str
     tags: list[bytes] = []
@@ -48,6 +50,7 @@ class _Question(msgspec.Struct, array_like=True, frozen=True):
     after: int = 0
     upto: int = 0
     keys: bool = False
+    entry: EntryId | None = None
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True):
@@ -74,6 +77,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_question = msgspec.msgpack.Decoder(_Question).decode
 _decode_state = msgspec.msgpack.Decoder(_State).decode
 _decode_rows = msgspec.msgpack.Decoder(_Rows).decode
+_decode_bool = msgspec.msgpack.Decoder(bool).decode
 _decode_keys = msgspec.msgpack.Decoder(list[StoredKey]).decode
 
 
@@ -132,6 +136,29 @@ class StoreFiller:
         if problem is not None:
             raise EngineError(f"what this server lacks was not received: {problem}")
         return False
+
+    async def confirm_void(self, id: EntryId) -> None:
+        """An entry that this server cannot read is void: no other one can read it.
+
+        Raises:
+            EngineError: another one can read it, or does not answer.
+        """
+        name, me = self._replica.name, self._node.name
+        for node in sorted(await self._node.engine.members(name) - {me}):
+            try:
+                is_readable = _decode_bool(await self._ask(node, _Question(name, entry=id)))
+            except NotFound:
+                continue
+            except (EngineError, PluginError, UnreadableMessage) as error:
+                raise EngineError(
+                    f"an entry of the log cannot be read, and the server {node} does not answer"
+                    f" whether it can read it: {error}"
+                ) from error
+            if is_readable:
+                raise EngineError(
+                    f"an entry of the log can be read by the server {node}, but not here: all"
+                    " servers need the same cluster_encryption_keys and version of the plugin"
+                )
 
     async def _ask(self, node: str, question: _Question) -> bytes:
         payload = self._codec.seal(_encode(question))
@@ -194,12 +221,24 @@ class StoreFiller:
     async def answer(self, payload: bytes) -> bytes:
         """See `RequestHandler`."""
         question = _decode_question(self._codec.open(payload))
+        if question.entry is not None:
+            return self._codec.seal(_encode(await self._can_read(question.entry)))
         if not question.channel:
             return self._codec.seal(_encode(self._state(question.tags)))
         if question.keys:
             keys = await self._replica.store.keys_after(question.channel, question.after, _KEYS)
             return self._codec.seal(_encode(keys))
         return self._codec.seal(_encode(await self._rows(question)))
+
+    async def _can_read(self, id: EntryId) -> bool:
+        page = await self._node.engine.read(self._replica.name, before(id), 1)
+        if not page.entries or page.entries[0].id != id:
+            return False
+        try:
+            self._codec.decode(page.entries[0].payload)
+        except UnreadableMessage:
+            return False
+        return True
 
     def _state(self, tags: Sequence[bytes]) -> _State:
         chain, lasts = self._replica.chain, self._replica.lasts

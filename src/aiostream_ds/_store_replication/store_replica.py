@@ -7,10 +7,13 @@
 There is no owner: every server writes entries, which name the one before them. One that was
 overtaken is void, and its rows are written again. So a server decides what an entry contains, such
 as whether a key is known, when it has all entries before it.
+
+An entry that no server can read is void, too: it was written by a program without the key, or was
+damaged. Before a server writes after one, it asks the others whether they have read it.
 """
 
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -41,6 +44,13 @@ from aiostream_ds._store_replication.store_entries import (
     new_tag,
 )
 from aiostream_ds._store_replication.store_filling import StoreFiller, other_history
+from aiostream_ds._store_replication.store_places import (
+    Place,
+    before,
+    overlap,
+    place_of,
+    successor_of,
+)
 from aiostream_ds._store_replication.store_recovery import RecoveredBatch, recovered_batches
 from aiostream_ds.stores import AppendResult, StoreError
 from aiostream_ds.stores.channel_tables import now_ms
@@ -68,12 +78,13 @@ _PAGE = 100  # entries that are read at once, and applied in one transaction
 _CHECK = 3.0  # seconds without an event until the end of the log is compared
 _RETRY = 0.3  # seconds after an error of the engine
 _ATTEMPTS = 32  # entries whose fate is not known yet
+_UNREADABLE = 1_000  # entries that are remembered as unreadable
 _RECOVERED = f"{META}recovered"
 
 
 class _Read(NamedTuple):
     entry: Entry
-    content: StoreEntry
+    content: StoreEntry | None  # None: it cannot be read
 
 
 class _Waiting:
@@ -136,6 +147,7 @@ class StoreReplica:
         self._group_bytes = GROUP_BYTES
         self._events: deque[Entry] = deque()
         self._seen = START  # the last entry of the log that was looked at
+        self._unreadable: OrderedDict[EntryId, bool] = OrderedDict()  # known as void
         self._must_read = False
         self._must_link = True  # compare the store with the whole log
         self._wake = anyio.Event()
@@ -241,7 +253,6 @@ class StoreReplica:
     async def _run_step(self) -> None:
         try:
             await self._step()
-            self.problem = ""
         except (EngineError, StoreError, UnreadableMessage) as error:
             await self._failed(str(error), error)
         except BaseException as caught:
@@ -272,7 +283,9 @@ class StoreReplica:
         if self._must_link or self._must_read or self._events:
             return
         if self._waiting:
+            await self._confirm_void()
             await self._write()
+            self.problem = ""
             return
         self.problem = ""
         self._has_caught_up.set()
@@ -310,12 +323,31 @@ class StoreReplica:
                 self._must_link = True
             if self._must_link:
                 return
-            self._must_read = len(page.entries) == _PAGE
+            self._must_read = not page.is_end
             await self._apply(self._decoded(page.entries))
 
     def _decoded(self, entries: Sequence[Entry]) -> list[_Read]:
-        """Raises UnreadableMessage."""
-        return [_Read(entry, self._codec.decode(entry.payload)) for entry in entries]
+        return [_Read(entry, self._content(entry)) for entry in entries]
+
+    def _content(self, entry: Entry) -> StoreEntry | None:
+        try:
+            found = self._codec.decode(entry.payload)
+        except UnreadableMessage as error:
+            if entry.id not in self._unreadable:
+                log.warning("an entry of a shared store cannot be read, and is skipped: %s", error)
+                self._unreadable[entry.id] = False
+                if len(self._unreadable) > _UNREADABLE:
+                    self._unreadable.popitem(last=False)
+            return None
+        self._unreadable.pop(entry.id, None)
+        return found
+
+    async def _confirm_void(self) -> None:
+        """No other server has read what this one could not read: else its rows would be missing
+        here, and what this one writes would be void for the others. Raises EngineError."""
+        for id in [id for id, is_void in self._unreadable.items() if not is_void]:
+            await self._filler.confirm_void(id)
+            self._unreadable[id] = True
 
     async def _apply(self, entries: Sequence[_Read]) -> None:
         """Store what follows the last entry of the chain; others are void, or known."""
@@ -324,6 +356,8 @@ class StoreReplica:
         applied: list[bytes] = []
         chain = self.chain.copy()
         for entry, content in entries:
+            if content is None:
+                continue
             if content.after == chain.tag and not chain.knows(content.tag):
                 batches += content.replica_batches()
                 meta |= chain.add(content, entry.id)
@@ -458,61 +492,67 @@ class StoreReplica:
         chain = self.chain
         if chain.id == START:
             return False
-        before = EntryId(chain.id.term - 1, 1 << 40)
-        page = await self._node.engine.read(self.name, before, _PAGE)
+        page = await self._node.engine.read(self.name, before(chain.id), _PAGE)
         if not page.entries or page.entries[0].id != chain.id:
             return False
         entries = self._decoded(page.entries)
-        if entries[0].content.tag != chain.tag:
+        own = entries[0].content
+        if own is None or own.tag != chain.tag:
             return False
-        self._must_read = len(entries) == _PAGE
+        self._must_read = not page.is_end
         await self._apply(entries)
         return True
 
     async def _link_by_tags(self) -> None:
-        entries = await self._read_all()
+        places = await self._places()
         chain = self.chain
-        if not entries:
+        if not places:
             await self._begin_log()
             return
-        tags = [content.tag for _, content in entries]
+        tags = [place.tag for place in places]
         if chain.tag in tags:
-            await self._apply_all(entries[tags.index(chain.tag) :])
+            self._read_from(places[tags.index(chain.tag)])
             return
-        successor = _successor(entries, chain.tag)
+        successor = successor_of(places, chain.tag)
         if successor is not None:
-            await self._apply_all(entries[successor:])
+            self._read_from(places[successor])
             return
         known = [number for number, tag in enumerate(tags) if chain.knows(tag)]
         if known:
-            await self._rebase(tags[known[-1]], entries[known[-1] :])
+            await self._rebase(tags[known[-1]], places[known[-1]])
             return
-        for number, (_, content) in enumerate(entries):
-            if chain.tag != NO_TAG and chain.knows(content.after):
-                await self._rebase(content.after, entries[number:])
+        for place in places:
+            if chain.tag != NO_TAG and chain.knows(place.after):
+                await self._rebase(place.after, place)
                 return
         if await self._filler.fill():
             self._must_link = True
             return
-        await self._skip_to(entries)
+        self._skip_to(places)
 
-    async def _read_all(self) -> list[_Read]:
-        found: list[_Read] = []
+    async def _places(self) -> list[Place]:
+        """What is in the log and can be read. It is read page by page: the rows of all its entries
+        may be more than this process has memory for."""
+        found: list[Place] = []
         after = START
         while True:
             page = await self._node.engine.read(self.name, after, _PAGE)
-            found += self._decoded(page.entries)
-            if len(page.entries) < _PAGE:
+            for entry, content in self._decoded(page.entries):
+                if content is not None:
+                    found.append(place_of(entry.id, content))
+            if page.is_end:
                 return found
             after = page.entries[-1].id
 
-    async def _apply_all(self, entries: Sequence[_Read]) -> None:
-        for start in range(0, len(entries), _PAGE):
-            await self._apply(entries[start : start + _PAGE])
+    def _read_from(self, place: Place) -> None:
+        """Apply the log from an entry on, as the next steps."""
+        self._seen = before(place.id)
         self._must_read = True
 
     async def _begin_log(self) -> None:
-        """The log is empty: new, or lost. What other servers have is fetched first."""
+        """The log is empty: new, or lost; or it has nothing that can be read. What other servers
+        have is fetched first."""
+        await self._confirm_void()
         if self.chain.tag == NO_TAG:
             self._must_link = await self._filler.fill()
             return
@@ -520,11 +560,11 @@ class StoreReplica:
         await self._node.engine.take(self.name, SHARED_OWNER, self._codec.encode(entry))
         self._must_link = True
 
-    async def _rebase(self, tag: bytes, entries: Sequence[_Read]) -> None:
+    async def _rebase(self, tag: bytes, place: Place) -> None:
         """The log does not have the last entries of the store, and may have others instead: apply
-        these, and write the rows again."""
+        these, from a place on, and write the rows again."""
         await self.rewind(tag)
-        await self._apply_all(entries)
+        self._read_from(place)
 
     async def rewind(self, tag: bytes) -> None:
         """Go back to an entry; the rows after it are written to the log again."""
@@ -547,31 +587,15 @@ class StoreReplica:
         again = [_Waiting(each.channel, each.pieces, each.key, each.first) for each in found]
         self._waiting = deque([*again, *self._waiting])
 
-    async def _skip_to(self, entries: Sequence[_Read]) -> None:
+    def _skip_to(self, places: Sequence[Place]) -> None:
         """No other server has what is missing: go on with what is in the log."""
-        children = {content.after for _, content in entries}
-        start = next((n for n, (_, content) in enumerate(entries) if content.tag in children), 0)
-        content = entries[start].content
-        if content.epoch != self.chain.epoch and self._overlaps(entries[start:]):
+        parents = {place.after for place in places}
+        start = next((n for n, place in enumerate(places) if place.tag in parents), 0)
+        place = places[start]
+        if place.epoch != self.chain.epoch and overlap(places[start:], self.lasts):
             raise other_history(self.store)
-        self.chain.adopt(content.after, START, self.chain.epoch, [])
-        await self._apply_all(entries[start:])
-
-    def _overlaps(self, entries: Sequence[_Read]) -> bool:
-        """Whether the store has rows with the cursors that these entries give."""
-        batches = (each for _, content in entries for each in content.replica_batches())
-        return any(each.first <= self.lasts.get(each.channel, 0) for each in batches)
-
-
-def _successor(entries: Sequence[_Read], tag: bytes) -> int | None:
-    """Where the log goes on after an entry that it does not have any more; None: not in it. The
-    first entry that names it counts, unless that was removed, too: others have no successors."""
-    children = {content.after for _, content in entries}
-    found = next((n for n, (_, content) in enumerate(entries) if content.after == tag), None)
-    if found is None or entries[found].content.tag in children:
-        return found
-    rest = entries[found + 1 :]
-    return None if any(content.tag in children for _, content in rest) else found
+        self.chain.adopt(place.after, START, self.chain.epoch, [])
+        self._read_from(place)
 
 
 def _parts(pieces: list[Piece]) -> list[list[Piece]]:

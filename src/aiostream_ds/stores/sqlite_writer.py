@@ -348,6 +348,7 @@ class StoreWriter(threading.Thread):
                 results.append(AppendResult(*known, repeated=True))
                 continue
             state = states.get_or_make(channel)
+            rows = rows if state.last else None  # followers of a new one may know another epoch
             first = state.last + 1
             states.add(state, pieces)
             if key is not None:
@@ -372,6 +373,7 @@ class StoreWriter(threading.Thread):
         missing = 0
         for batch in pending.batches:
             state = states.get_or_make(batch.channel)
+            is_new = not state.last
             if batch.last <= state.last:
                 continue
             if batch.first <= state.last:
@@ -386,7 +388,8 @@ class StoreWriter(threading.Thread):
             states.add(state, batch.pieces)
             if batch.key is not None:
                 states.add_key(state, batch.key, batch.first, batch.last, batch.stored)
-            rows = self._rows_of(batch) if batch.channel in self._followers else None
+            is_followed = batch.channel in self._followers
+            rows = self._rows_of(batch) if is_followed and not is_new else None
             changes.append(_Change(batch.channel, _committed(rows, batch.first, batch.last)))
         for key in pending.keys:
             state = states.get_or_make(key.channel)

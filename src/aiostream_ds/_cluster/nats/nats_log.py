@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiostream_ds._cluster.engine import (
+    READ_BYTES,
     START,
     EngineError,
     Entry,
@@ -271,11 +272,13 @@ class ChannelLogs:
     async def _entries_from(
         self, channel: str, start: int, after: EntryId, limit: int, last: LogMessage
     ) -> list[Entry]:
-        """Entries from a sequence on, up to the last one that is known to be there."""
+        """Entries from a sequence on, up to the last one that is known to be there, or to
+        `READ_BYTES`."""
         stream, subject = self._subjects.log_stream, self._subjects.log_of(channel)
         entries: list[Entry] = []
+        size = 0
         started = self._time()
-        while len(entries) < limit and start <= last.sequence:
+        while len(entries) < limit and size < READ_BYTES and start <= last.sequence:
             count = min(limit - len(entries) + 1, _BATCH)  # one may be a resignation
             page = await self._jetstream.page(stream, subject, start, count)
             for stored in page:
@@ -285,6 +288,7 @@ class ChannelLogs:
                 if message is not None and message.node and message.id > after:
                     after = message.id
                     entries.append(message.entry)
+                    size += len(message.payload)
                     self._sequences.add(channel, message.id, message.sequence)
             if not page:
                 if await self._message(last.sequence) is None:
@@ -339,7 +343,17 @@ class ChannelLogs:
         stored = await self._jetstream.last(self._subjects.log_stream, subject)
         if stored is None:
             return None
-        return _decoded(stored) or foreign_message(stored.sequence)
+        return _decoded(stored) or await self._before_foreign(channel, stored.sequence)
+
+    async def _before_foreign(self, channel: str, sequence: int) -> LogMessage:
+        """What stands for a message of another program at the end of a log: that the owner of the
+        last entry has resigned. The log is searched for that, until an engine appends to it."""
+        stream, subject = self._subjects.log_stream, self._subjects.log_of(channel)
+        start, last = 1, START
+        while page := await self._jetstream.page(stream, subject, start, _BATCH):
+            last = max((m.id for m in map(_decoded, page) if m is not None), default=last)
+            start = page[-1].sequence + 1
+        return foreign_message(sequence)._replace(id=last)
 
     async def _message(self, sequence: int) -> LogMessage | None:
         return _decoded(await self._jetstream.get(self._subjects.log_stream, seq=sequence))

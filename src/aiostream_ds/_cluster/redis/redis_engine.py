@@ -8,6 +8,7 @@ from itertools import starmap
 from typing import Any
 
 from aiostream_ds._cluster.engine import (
+    READ_BYTES,
     START,
     Appended,
     EngineError,
@@ -221,7 +222,11 @@ class RedisEngine:
     async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
         """See `Engine`."""
         found = await self._calls.run(
-            self._scripts.read, (self._keys.of(channel).log,), f"{after.term}-{after.number}", limit
+            self._scripts.read,
+            (self._keys.of(channel).log,),
+            f"{after.term}-{after.number}",
+            limit,
+            READ_BYTES,
         )
         if found is None:
             return LogPage([], START, START, truncated=False)

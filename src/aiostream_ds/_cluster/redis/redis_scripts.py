@@ -160,13 +160,17 @@ return 'OK'
 """
 
 _READ = """
-local log, after, limit = KEYS[1], ARGV[1], ARGV[2]
+local log, after, limit, bytes = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', log) == 0 then return false end
 local info, found = redis.call('XINFO', 'STREAM', log), {}
 for n = 1, #info, 2 do found[info[n]] = info[n + 1] end
-local first = found['first-entry']
-return {first[1], first[2][2], found['last-generated-id'],
-        redis.call('XRANGE', log, '(' .. after, '+', 'COUNT', limit)}
+local first, entries, size = found['first-entry'], {}, 0
+for n, entry in ipairs(redis.call('XRANGE', log, '(' .. after, '+', 'COUNT', limit)) do
+  entries[n] = entry
+  size = size + #entry[2][6]
+  if size >= bytes then break end
+end
+return {first[1], first[2][2], found['last-generated-id'], entries}
 """
 
 _SEND = """

@@ -1,0 +1,49 @@
+"""Where the store of a server continues in the log: its entries without their rows, which may be
+more than a process has memory for."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from aiostream_ds._cluster.engine import EntryId
+from aiostream_ds._store_replication.store_entries import StoreEntry
+
+__all__ = ["Place", "before", "overlap", "place_of", "successor_of"]
+
+_NUMBERS = 1 << 40  # more than a term has entries
+
+
+class Place(NamedTuple):
+    """An entry of the log. `first`: the first cursor that it gives to each channel."""
+
+    id: EntryId
+    tag: bytes
+    after: bytes
+    epoch: str
+    first: Mapping[str, int]
+
+
+def place_of(id: EntryId, content: StoreEntry) -> Place:
+    """The place of an entry."""
+    return Place(id, content.tag, content.after, content.epoch, content.first_cursors())
+
+
+def before(id: EntryId) -> EntryId:
+    """After which id the log is read to begin with an entry, which is the first of its term. The
+    entries before it may be removed: a page that begins with it is not truncated."""
+    return EntryId(id.term - 1, _NUMBERS)
+
+
+def successor_of(places: Sequence[Place], tag: bytes) -> int | None:
+    """Where the log goes on after an entry that it does not have any more; None: not in it. The
+    first entry that names it counts, unless that was removed, too: others have no successors."""
+    parents = {place.after for place in places}
+    found = next((n for n, place in enumerate(places) if place.after == tag), None)
+    if found is None or places[found].tag in parents:
+        return found
+    return None if any(place.tag in parents for place in places[found + 1 :]) else found
+
+
+def overlap(places: Sequence[Place], lasts: Mapping[str, int]) -> bool:
+    """Whether entries give cursors to rows that a store with these last ones has."""
+    firsts = (each for place in places for each in place.first.items())
+    return any(first <= lasts.get(channel, 0) for channel, first in firsts)

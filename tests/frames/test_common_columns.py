@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -204,3 +205,31 @@ def test_values_in_the_common_case_are_validated(values, wanted):
 )
 def test_other_values_are_not_validated(values, wanted):
     assert validated_type(values, wanted) is None
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        [np.array([1, 2]), np.array([0.5, np.nan])],
+        [np.array([1, 2]), np.array([1, 2])],
+        [np.array([1, 2]), np.array([[0.5, 1.5], [2.5, 3.5]])],
+        [np.array([1, 2]), np.ma.masked_array([0.5, 1.5], [False, True])],
+        [np.array([1, 2**62]), np.array([0.5, 1.5])],
+        [np.array([1, 2]), np.array([0.5, 1.5], ">f8")],
+        [np.array([1, 2]), pa.array([0.5, 1.5])],
+        [np.array([1, 2, 3, 4])[::2], np.array([0.5, 1.5])],
+    ],
+    ids=["nan", "integers", "two", "masked", "time", "byte order", "arrow", "strides"],
+)
+def test_arrays_like_known_ones_are_checked_as_the_first_ones(later):
+    types = [FieldType.TIME, FieldType.FLOAT64]
+    writer = CommonCaseWriter(types)
+    assert writer.data([np.array([1, 2]), np.array([0.5, 1.5])]) == b'{"values":[[1,2],[0.5,1.5]]}'
+    assert writer.data(later) is None
+    assert writer.data([np.array([3, 4]), np.array([2.5, 3.5])]) == b'{"values":[[3,4],[2.5,3.5]]}'
+
+
+def test_lists_after_arrays_take_the_fast_path():
+    writer = CommonCaseWriter([FieldType.TIME, FieldType.FLOAT64])
+    for values in ([np.array([1]), np.array([0.5])], [[1], [0.5]], [np.array([1]), [0.5]]):
+        assert writer.data(values) == b'{"values":[[1],[0.5]]}'

@@ -13,7 +13,6 @@ import asyncio
 import contextvars
 import enum
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from operator import attrgetter
 from typing import Protocol
 
 from aiostream_ds._author_code import cancel, contained
@@ -34,8 +33,6 @@ log = get_logger(__name__)
 
 Runner = Callable[["Channel"], Awaitable[None]]
 """A stream: a coroutine function that emits packets into its channel until it is cancelled."""
-
-_get_rows, _get_data = attrgetter("rows"), attrgetter("data")
 
 _CALLBACK_CONTEXT = contextvars.Context()  # one for all channels: left out, each would have a copy
 
@@ -232,8 +229,9 @@ class Channel:
         if not packets:
             return 0, 0
         last: Packet | None = packets[-1]
-        rows, size = sum(map(_get_rows, packets)), sum(map(len, map(_get_data, packets)))
-        some_without_rows = 0 in map(_get_rows, packets)
+        counts = [packet.rows for packet in packets]
+        rows, size = sum(counts), sum([len(packet.data) for packet in packets])
+        some_without_rows = 0 in counts
         self._owner.observer.on_emit(self.key, len(packets), rows, size)
         if self._statuses is not None and rows:
             self._statuses.rows_emitted()

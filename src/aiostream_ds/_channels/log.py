@@ -189,9 +189,8 @@ class MemoryLog:
         if 2 * self._start >= len(self._batches):
             del self._batches[: self._start]
             self._start = 0
-        for packet in batch:
-            self._rows -= packet.rows
-            self._size -= len(packet.data) + _OVERHEAD
+        self._rows -= sum([packet.rows for packet in batch])
+        self._size -= sum([len(packet.data) for packet in batch]) + _OVERHEAD * len(batch)
 
 
 class LogStore:

@@ -166,17 +166,7 @@ class Subscription:
                 current = None
                 if now >= self._schema_always_until:
                     self._schema_due = now + SCHEMA_REPEAT
-        received: list[tuple[Schema | None, Packet]] = []
-        for packet in queue:
-            schema = packet.schema
-            if schema is current:
-                received.append((None, packet))
-            elif current is not None and schema.fingerprint == current.fingerprint:
-                received.append((None, packet))
-            else:
-                current = schema
-                received.append((schema, packet))
-        self._schema = current
+        received, self._schema = _with_schemas(queue, current)
         self._sent_packets += len(queue)
         self._sent_rows += self._queued_rows
         self._sent_bytes += self._queued_bytes
@@ -496,6 +486,29 @@ class Subscription:
         self._dropped_rows += rows
         self._dropped_bytes += size
         return rows
+
+
+def _with_schemas(
+    packets: Sequence[Packet], current: Schema | None
+) -> tuple[list[tuple[Schema | None, Packet]], Schema | None]:
+    """Each packet with its schema, if that differs from the one before; the first is compared with
+    `current`. Also returns the schema of the last."""
+    received: list[tuple[Schema | None, Packet]] = []
+    first = packets[0].schema
+    if [packet.schema for packet in packets].count(first) == len(packets):  # nearly always
+        received = [(None, packet) for packet in packets]
+        if current is not None and first.fingerprint == current.fingerprint:
+            return received, current
+        received[0] = (first, packets[0])
+        return received, first
+    for packet in packets:
+        schema = packet.schema
+        if current is not None and schema.fingerprint == current.fingerprint:
+            received.append((None, packet))
+        else:
+            current = schema
+            received.append((schema, packet))
+    return received, current
 
 
 def _channel_error(error: BaseException) -> ChannelError:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from math import inf
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -59,6 +60,7 @@ _LARGE_INT = 1 << 30
 _MANY = 64
 """Values from which a column is worth a call of its own."""
 
+_get_array_kind = attrgetter("__class__", "dtype", "ndim")
 _encode_integers = msgspec.json.Encoder().encode
 
 
@@ -134,7 +136,16 @@ class CommonCaseWriter:
     """Writes the data of columns of these types, in the common case. The first `checked` columns
     have valid numbers. Those with an index in `nullable` may have None."""
 
-    __slots__ = ("_cases", "_checked", "_formats", "_nullable", "_numbers_only", "_types")
+    __slots__ = (
+        "_array_kinds",
+        "_cases",
+        "_checked",
+        "_formats",
+        "_nullable",
+        "_numbers_only",
+        "_times",
+        "_types",
+    )
 
     def __init__(
         self, types: Sequence[FieldType], checked: int = 0, nullable: Collection[int] = ()
@@ -145,10 +156,14 @@ class CommonCaseWriter:
         self._cases = [_COMMON_CASES.get(each, _NO_COMMON_CASE) for each in types]
         self._numbers_only = _NO_COMMON_CASE not in self._cases
         self._formats: dict[tuple[type, ...], _RowFormat] = {}
+        self._times = [n for n, each in enumerate(types) if each is FieldType.TIME]
+        self._array_kinds: list[tuple[type, Any, int]] = []  # of the last arrays that were common
 
     def data(self, columns: Sequence[Any]) -> bytes | None:
         """The JSON object of equally long columns, as `json.data` writes it. None: not common."""
         nanos: list[list[int] | None] = []
+        if self._array_kinds and self._are_known_arrays(columns):
+            return _write(columns, nanos, 0)
         for values, (exact, low, high, _) in zip(columns, self._cases, strict=True):
             # Most packets have a single row: no function is called for its values here.
             if values.__class__ is not list or len(values) != 1:
@@ -160,7 +175,22 @@ class CommonCaseWriter:
         else:
             return _write(columns, nanos, 0)
         found = self._read(columns, nanos)
-        return None if found is None else _write(found[0], nanos, found[1])
+        if found is None:
+            return None
+        body = _write(found[0], nanos, found[1])
+        if body is not None and list not in map(type, columns):
+            self._array_kinds = list(map(_get_array_kind, columns))
+        return body
+
+    def _are_known_arrays(self, columns: Sequence[Any]) -> bool:
+        """Whether these are arrays like those that `_read` has found to be common, and their times
+        are in the range. orjson refuses arrays that are not contiguous."""
+        try:
+            if [*map(_get_array_kind, columns)] != self._array_kinds:
+                return False
+        except AttributeError:  # not an array
+            return False
+        return all(_are_times(columns[index]) for index in self._times)
 
     def many(self, tables: Sequence[Sequence[Any]]) -> list[bytes] | None:
         """The same for many small tables that consist of numbers and have several columns."""

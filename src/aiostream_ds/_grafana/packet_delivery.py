@@ -27,10 +27,16 @@ def _prefix(size: int) -> bytes:
     return message_prefix(len(header) + size) + header
 
 
+@lru_cache(maxsize=4096)
+def _before_data(size: int) -> bytes:
+    """All bytes of the message of a packet without a schema before its `size` bytes of data."""
+    return _prefix(size + len(b'{"data":}')) + b'{"data":'
+
+
 def packet_message(schema: Schema | None, packet: Packet) -> bytes:
     """A packet as a gRPC message with its prefix."""
     if schema is None:  # nearly every packet: the result of `render`, in one step
-        return b'%b{"data":%b}' % (_prefix(len(packet.data) + 9), packet.data)
+        return b"%b%b}" % (_before_data(len(packet.data)), packet.data)
     return stream_packet(render(schema, packet))
 
 
@@ -45,7 +51,7 @@ def _messages(packets: Sequence[tuple[Schema | None, Packet]]) -> bytes:
     for schema, packet in packets:
         if schema is None:
             data = packet.data
-            parts += _prefix(len(data) + 9), b'{"data":', data, b"}"
+            parts += _before_data(len(data)), data, b"}"
         else:
             parts.append(packet_message(schema, packet))
     return b"".join(parts)
@@ -172,7 +178,7 @@ class _PacketWriter:
         if self._writing:  # queued packets are being written; this one comes after them
             return False
         if schema is None:  # nearly every packet: the result of `packet_message`, without a call
-            data = b'%b{"data":%b}' % (_prefix(len(packet.data) + 9), packet.data)
+            data = b"%b%b}" % (_before_data(len(packet.data)), packet.data)
         else:
             data = packet_message(schema, packet)
         return len(data) <= FLUSH_BYTES and self._stream.write_nowait(data)

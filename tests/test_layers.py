@@ -71,7 +71,7 @@ ASYNCIO = {
     "_grafana/followed_rows.py",
     "_grafana/instances.py",
     "_grafana/lifespan_task.py",
-    "_grafana/packet_delivery.py",
+    "_grpc/call.py",
     "_grafana/runtime_tasks.py",
     "_grpc/http2_protocol.py",
     "_grpc/http2_stream.py",

@@ -82,9 +82,6 @@ FAULTS = {
         "pass",
         registry.test_a_bad_row_ends_the_subscriptions_at_once_even_if_finally_waits,
     ),
-    "emit iterates the dict that changes": fault(
-        "channel:Channel._give", "tuple(self._subscriptions)", "self._subscriptions"
-    ),
     "drain does not end when a subscriber leaves": fault(
         "channel:Channel.subscription_left",
         "self._wake_drain()",

@@ -98,6 +98,14 @@ def test_unknown_fields_of_newer_hosts_are_ignored() -> None:
     assert Decoder(pb.RunStreamRequest).parse(data + newer).path == "walk"
 
 
+def test_fields_that_are_not_wanted_have_their_defaults() -> None:
+    request = pb.RunStreamRequest(path="a", data=b"x", headers={"k": "v"})
+    decode = Decoder(pb.RunStreamRequest, fields={"path"}).parse
+    assert decode(bytes(request)) == pb.RunStreamRequest(path="a")
+    with pytest.raises(ValueError, match="truncated"):
+        decode(bytes(request)[:-1])
+
+
 @pytest.mark.parametrize("data", [b"\x0b", b"\x08" + b"\xff" * 10 + b"\x01"], ids=["group", "big"])
 def test_malformed_messages_are_rejected(data: bytes) -> None:
     with pytest.raises(ValueError, match="wire type must be|64 bits"):

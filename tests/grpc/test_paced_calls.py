@@ -11,7 +11,7 @@ from tests.grpc.test_server import ECHO, Host, Reply, Request
 from tests.waiting import until
 
 RUN = "/pluginv2.Stream/RunStream"
-COUNT = 200
+COUNT = 10 * CALLS_AT_ONCE
 
 
 class Runs:

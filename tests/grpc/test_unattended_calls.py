@@ -1,15 +1,19 @@
 """A response that goes on without a task: it is resumed, cancelled and answered as any other."""
 
 import asyncio
+import struct
 
 import pytest
 
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana.packet_delivery import packet_message, send_packets
 from aiostream_ds._grpc.call import GRPCError, Status
+from aiostream_ds._grpc.methods import MethodTable
+from aiostream_ds._pb import pluginv2 as pb
 from tests.grafana.memory import FakeSubscription, MemoryHost
 from tests.waiting import until
 
+RUN = "/pluginv2.Stream/RunStream"
 SCHEMA = Schema(b'{"fields":[]}', "f")
 PACKETS = [Packet(SCHEMA, b"%d" % n, 1) for n in range(3)]
 
@@ -31,6 +35,107 @@ class Response:
 
     def cancel(self):
         self.cancelled += 1
+
+
+class Begun:
+    """A method that begins without a task unless it is not ready; the paths of its calls."""
+
+    def __init__(self):
+        self.is_ready = True
+        self.begun, self.run_with = [], []
+
+    def begin(self, request, call):
+        if not self.is_ready:
+            return False
+        self.begun.append(request.path)
+        call.unattended = Response(call)
+        return True
+
+    async def run(self, request, call):
+        self.run_with.append(request.path)
+
+    def host(self):
+        host = MemoryHost(self.run)
+        host.methods[RUN] = host.methods["/run"]._replace(begin=self.begin)
+        host.server.table = MethodTable({"pluginv2.Stream": lambda: host.methods})
+        host.server.table.find(RUN)  # the first call of a service always has a task
+        return host
+
+
+def message(path):
+    return bytes(pb.PublishStreamRequest(path=path))
+
+
+async def test_a_call_whose_request_is_there_begins_without_a_task():
+    method = Begun()
+    host = method.host()
+    number = host.request(RUN, message=message("a"))
+    await host.settle()
+    assert (method.begun, method.run_with) == (["a"], [])
+    assert not host.server.tasks
+    host.h2.reset_stream(number)
+    host.deliver()
+    assert not host.protocol.connection.streams
+
+
+async def test_a_call_that_cannot_begin_without_a_task_has_one_and_its_whole_request():
+    method = Begun()
+    method.is_ready = False
+    host = method.host()
+    number = host.request(RUN, message=message("a"))
+    await host.settle()
+    assert (method.begun, method.run_with, host.ended[number]) == ([], ["a"], "0")
+
+
+async def test_a_request_that_arrives_in_parts_is_waited_for_by_a_task():
+    method = Begun()
+    host = method.host()
+    number = host.request(RUN, message=None)
+    await host.settle()
+    assert len(host.server.tasks) == 1
+    data = message("a")
+    host.h2.send_data(number, struct.pack(">BI", 0, len(data)) + data, end_stream=True)
+    await host.settle()
+    assert (method.begun, method.run_with, host.ended[number]) == ([], ["a"], "0")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\0\0\0\0\3\x12\1\xff", Status.INTERNAL),
+        (b"\0\0\0\0\2\0", Status.INTERNAL),
+        (b"\1\0\0\0\0", Status.UNIMPLEMENTED),
+        (b"\0\xff\0\0\0", Status.RESOURCE_EXHAUSTED),
+        (b"", Status.INTERNAL),
+    ],
+)
+async def test_an_invalid_request_does_not_begin(data, status):
+    method = Begun()
+    host = method.host()
+    number = host.request(RUN, message=None)
+    host.h2.send_data(number, data, end_stream=True)
+    await host.settle()
+    assert (method.begun, method.run_with) == ([], [])
+    assert host.ended[number] == str(status.value)
+
+
+async def test_a_call_with_a_deadline_does_not_begin():
+    method = Begun()
+    host = method.host()
+    host.request(RUN, headers=[("grpc-timeout", "30S")], message=message("a"))
+    await host.settle()
+    assert (method.begun, method.run_with) == ([], ["a"])
+
+
+async def test_calls_of_a_closed_server_do_not_begin():
+    method = Begun()
+    host = method.host()
+    numbers = [host.request(RUN, message=message("a")) for _ in range(3)]
+    host.deliver()
+    host.protocol.calls.close()
+    await host.settle()
+    assert not method.begun
+    assert {host.ended[each] for each in numbers} == {str(Status.UNAVAILABLE.value)}
 
 
 async def responding(**options):

@@ -226,6 +226,11 @@ class Instance:
         """Wait until the settings have changed, or the plugin stops."""
         await self._retired.wait()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the lifespan has been entered, without an error."""
+        return self._ready.is_set() and self._error is None
+
     async def wait_until_open(self) -> None:
         """Wait until the lifespan has been entered. Raises why it cannot be."""
         if not self._ready.is_set():  # a wait yields to the event loop in any case
@@ -329,6 +334,20 @@ class Instances:
         await instance.wait_until_open()
         if context.grafana_config and context.grafana_config != instance.source.grafana_config:
             instance.source.grafana_config = context.grafana_config
+        return instance
+
+    def find_open(self, context: pb.PluginContext | None) -> Instance | None:
+        """What `get` returns if it need neither wait nor open; None in any other case. It can be
+        called outside of a task."""
+        settings = context.data_source_instance_settings if context is not None else None
+        if context is None or settings is None or self._closing.is_set():
+            return None
+        instance = self._current.get(_key(context, settings))
+        if instance is None or not instance.is_open or self._is_newer(instance, settings):
+            return None
+        if context.grafana_config and context.grafana_config != instance.source.grafana_config:
+            return None
+        instance.used_at = self._registry.loop.time()
         return instance
 
     def _is_newer(self, instance: Instance, settings: pb.DataSourceInstanceSettings) -> bool:

@@ -17,7 +17,7 @@ from aiostream_ds._grpc.call import Call, Unattended
 from aiostream_ds._grpc.framing import bytes_header, message_prefix
 from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 
-__all__ = ["packet_message", "send_packets", "stream_packet", "write"]
+__all__ = ["PacketWriter", "packet_message", "send_packets", "stream_packet", "write"]
 
 
 @lru_cache(maxsize=4096)
@@ -87,10 +87,10 @@ async def send_packets(
     at the end. Raises what `Subscription.wait` raises; `to_status` returns the error to raise in
     place of a ChannelError.
     """
-    return await _PacketWriter(call, subscription, to_status).attend()
+    return await PacketWriter(call, subscription, to_status).attend()
 
 
-class _PacketWriter:
+class PacketWriter:
     """Writes packets from within `emit`, without a task, while the flow-control window is open."""
 
     __slots__ = (
@@ -118,6 +118,12 @@ class _PacketWriter:
         self._failure: Exception | None = None
         self._writing = self._again = False
         self._is_attended = True
+
+    def begin(self) -> None:
+        """Begin without a task, as `Call.unattended`."""
+        self._call.unattended = self
+        self._is_attended = False
+        self._write_directly()
 
     async def attend(self) -> Unattended | None:
         """See `Unattended.attend`: write what has to wait for the flow-control window."""

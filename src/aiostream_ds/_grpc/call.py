@@ -115,6 +115,20 @@ class Call:
         address = self.stream.connection.write_buffer.get_extra_info("peername")
         return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
 
+    def peek(self) -> Any:
+        """The only request message, decoded, if the host has sent it and ended its side of the
+        stream. It can still be received. None in any other case, also for an invalid message."""
+        data = self.stream.unread
+        if data is None or len(data) < 5 or data[0]:
+            return None
+        size = len(data) - 5
+        if size != int.from_bytes(data[1:5], "big") or size > self._server.receive_limit:
+            return None
+        try:
+            return self._server.codec.decode(bytes(data[5:]), self.method.request_type)
+        except Exception:
+            return None  # `receive` raises it
+
     async def receive(self) -> Any:
         """The next request message, decoded; None when the host has ended its side of the stream.
 

@@ -5,7 +5,7 @@ that class, equal to those of `parse`, and rejects truncated messages. Plugin co
 the same bytes in call after call, are cached: do not change a decoded message.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Generic, TypeVar
 
 import betterproto2
@@ -23,17 +23,22 @@ _Entry = tuple[int, str, Callable[[Any], Any]]
 
 
 class Decoder(Generic[T]):
-    """Decodes one message class. `decoders` replaces the decoders of fields of these classes.
+    """Decodes one message class. `decoders` replaces the decoders of fields of these classes. With
+    `fields`, only these are decoded, and others have their defaults.
 
     Raises TypeError for a class with a kind of field that Grafana's requests do not have.
     """
 
     def __init__(
-        self, kind: type[T], decoders: "dict[type, Callable[[bytes], Any]] | None" = None
+        self,
+        kind: type[T],
+        decoders: "dict[type, Callable[[bytes], Any]] | None" = None,
+        fields: Collection[str] | None = None,
     ) -> None:
         self.__name__ = kind.__name__
         self._kind = kind
         self._decoders = decoders or {}
+        self._fields = fields
         self._ready = False
         self._table: dict[int, _Entry] = {}
         self._template: dict[str, Any] = {}
@@ -47,6 +52,8 @@ class Decoder(Generic[T]):
         for name, field in meta.meta_by_field_name.items():
             default = meta.default_gen[name]()
             self._template[name] = default
+            if self._fields is not None and name not in self._fields:
+                continue
             if isinstance(default, list | dict):
                 self._containers.append((name, type(default)))
             self._add(name, field, meta)

@@ -46,6 +46,16 @@ class CallStream(Http2Stream):
         self._acknowledge(self._unread - len(self._data or b""))
         return data
 
+    @property
+    def unread(self) -> bytearray | None:
+        """Everything that was not read, once the host has ended the stream; None before."""
+        return self._data if self._ended else None
+
+    def discard(self) -> None:
+        """Release what was not read."""
+        self._data = None
+        self._acknowledge(self._unread)
+
     def feed(self, data: bytes, size: int, *, ended: bool) -> None:
         """Store `data` from the host, which took `size` bytes of the flow-control windows. `ended`:
         the host has ended its side of the stream."""
@@ -128,8 +138,7 @@ class CallStream(Http2Stream):
     def forget(self) -> None:
         """The call has ended: reset the stream if it is open, and release what was not read."""
         self.reset(ErrorCode.CANCEL)
-        self._data = None
-        self._acknowledge(self._unread)
+        self.discard()
 
 
 class HostConnection(Http2Connection):

@@ -28,6 +28,11 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 """Handles one call. Its arguments are the decoded request and the `Call`."""
 
 
+Begin = Callable[[Any, Any], bool]
+"""Begins a server stream without a task: sets `Call.unattended`. Its arguments are those of a
+`Handler`. False: it has done nothing, and the `Handler` has to be called. Must not raise."""
+
+
 class Method(NamedTuple):
     """One method of a service; `unary`, `server_stream` and `bidi_stream` create it."""
 
@@ -35,6 +40,7 @@ class Method(NamedTuple):
     func: Handler
     request_type: RequestDecoder
     response_type: type
+    begin: Begin | None = None
 
 
 def unary(func: Handler, request_type: RequestDecoder, response_type: type) -> Method:
@@ -43,10 +49,16 @@ def unary(func: Handler, request_type: RequestDecoder, response_type: type) -> M
     return Method("unary", func, request_type, response_type)
 
 
-def server_stream(func: Handler, request_type: RequestDecoder, response_type: type) -> Method:
+def server_stream(
+    func: Handler,
+    request_type: RequestDecoder,
+    response_type: type,
+    begin: Begin | None = None,
+) -> Method:
     """`func(request, call)` sends with `await call.send(...)`. The stream ends when it returns
-    None; it may also return an `Unattended`, with which the response goes on."""
-    return Method("server_stream", func, request_type, response_type)
+    None; it may also return an `Unattended`, with which the response goes on. `begin` is called
+    first, if the request is there."""
+    return Method("server_stream", func, request_type, response_type, begin)
 
 
 def bidi_stream(func: Handler, request_type: RequestDecoder, response_type: type) -> Method:
@@ -66,6 +78,10 @@ class MethodTable:
     def __init__(self, services: Services) -> None:
         self._factories = dict(services)
         self._methods: dict[str, Method] = {}
+
+    def known(self, path: str) -> Method | None:
+        """The method of a path, or None; also None before the first call to its service."""
+        return self._methods.get(path)
 
     def find(self, path: str) -> Method | None:
         """The method of a path, or None."""

@@ -64,7 +64,8 @@ class ReloadablePlugin:
         ) -> Callable[[], Mapping[str, Method]]:
             return lambda: {
                 path: method._replace(
-                    func=self._run_stream if path == _RUN_STREAM else self._forward(path)
+                    func=self._run_stream if path == _RUN_STREAM else self._forward(path),
+                    begin=None,
                 )
                 for path, method in make().items()
             }

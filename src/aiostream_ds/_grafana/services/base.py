@@ -6,7 +6,7 @@ its messages are imported at its first call (see application.py).
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +56,11 @@ class Service:
         """The service's methods by gRPC path."""
         raise NotImplementedError
 
-    def decoder(self, request: type[betterproto2.Message]) -> RequestDecoder:
-        """The decoder of this request class."""
-        return Decoder(request, self._decoders)
+    def decoder(
+        self, request: type[betterproto2.Message], fields: Collection[str] | None = None
+    ) -> RequestDecoder:
+        """The decoder of this request class; with `fields`, of these only."""
+        return Decoder(request, self._decoders, fields)
 
     def counted(self, endpoint: str) -> "_CountedCall":
         """A context manager that counts and times one call of this endpoint, and contains what the

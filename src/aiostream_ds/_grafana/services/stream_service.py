@@ -11,7 +11,7 @@ from aiostream_ds._grafana.authorization import admit, authorize
 from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
 from aiostream_ds._grafana.exact_delivery import send_exact
 from aiostream_ds._grafana.instances import Instance
-from aiostream_ds._grafana.packet_delivery import send_packets
+from aiostream_ds._grafana.packet_delivery import PacketWriter, send_packets
 from aiostream_ds._grafana.publishing import publish
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grafana.stream_runs import join
@@ -41,7 +41,10 @@ class StreamService(Service):
                 pb.SubscribeStreamResponse,
             ),
             "/pluginv2.Stream/RunStream": server_stream(
-                self.run_stream, self.decoder(pb.RunStreamRequest), pb.StreamPacket
+                self.run_stream,
+                self.decoder(pb.RunStreamRequest, {"plugin_context", "path"}),
+                pb.StreamPacket,
+                self.begin_stream,
             ),
             "/pluginv2.Stream/PublishStream": unary(
                 self.publish_stream,
@@ -80,6 +83,22 @@ class StreamService(Service):
         if running is not None:
             running.repeat_schema()
         return b""
+
+    def begin_stream(self, request: pb.RunStreamRequest, call: Call) -> bool:
+        """`run_stream` without a task, which takes as long as the rest of opening a channel: if the
+        instance is open. It is left to `run_stream` to fail, and to follow an exact channel."""
+        instance = self.instances.find_open(request.plugin_context)
+        if instance is None:
+            return False
+        try:
+            channel = resolve_channel(instance, request.path)
+            if channel.exact:
+                return False
+            subscription = join(self.registry, self.replay, channel, self.counters)
+        except Exception:
+            return False
+        PacketWriter(call, subscription, _stream_error).begin()
+        return True
 
     async def run_stream(self, request: pb.RunStreamRequest, call: Call) -> Unattended | None:
         """Join the path's channel and send its packets until either side ends."""

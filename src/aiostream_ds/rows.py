@@ -55,7 +55,26 @@ class Row(msgspec.Struct, gc=False):
             TypeError: a field is missing or unknown, or is not a column of values.
             ValueError: the columns differ in length.
         """
-        return Columns(cls, columns)
+        own: list[Any] = []
+        rows, is_even = 0, True
+        for name in cls.__struct_fields__:  # a single loop: many Columns have one row
+            try:
+                values = columns[name]
+            except KeyError:
+                raise _other_names(cls, columns) from None
+            if values.__class__ is list:
+                values = values.copy()
+            elif values.__class__ not in _arrays:
+                values = _native_column(name, values)
+            if len(values) != rows:
+                is_even = not own
+                rows = len(values)
+            own.append(values)
+        if len(columns) != len(own):
+            raise _other_names(cls, columns)
+        if not is_even:
+            raise _other_lengths(cls, own)
+        return Columns(cls, own, rows)
 
 
 class LogLine(Row):
@@ -82,35 +101,12 @@ RowT = TypeVar("RowT", bound=Row)
 AnyRowT = TypeVar("AnyRowT")
 
 
-class Columns(Generic[RowT]):
+class Columns(msgspec.Struct, Generic[RowT], eq=False, gc=False):
     """Many rows of one class, by column. Create it with `Row.from_columns`."""
 
-    __slots__ = ("kind", "rows", "values")
-
-    def __init__(self, kind: type[RowT], columns: Mapping[str, Any]) -> None:
-        names = kind.__struct_fields__
-        if len(columns) != len(names):
-            raise _other_names(kind, columns)
-        own: list[Any] = []
-        rows, is_even = 0, True
-        for name in names:  # a single loop: many Columns have one row
-            try:
-                values = columns[name]
-            except KeyError:
-                raise _other_names(kind, columns) from None
-            if values.__class__ is list:
-                values = values.copy()
-            elif values.__class__ not in _arrays:
-                values = _native_column(name, values)
-            if len(values) != rows:
-                is_even = not own
-                rows = len(values)
-            own.append(values)
-        if not is_even:
-            raise _other_lengths(kind, own)
-        self.kind = kind
-        self.values = own
-        self.rows = rows
+    kind: type[RowT]
+    values: list[Any]
+    rows: int
 
     def __repr__(self) -> str:
         return f"Columns({self.kind.__qualname__}, {self.rows} rows)"

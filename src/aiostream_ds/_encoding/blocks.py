@@ -16,6 +16,5 @@ def take_block(block: Block, rows: Sequence[int]) -> Block:
     """A block with these rows."""
     if isinstance(block, Frame):
         return take_rows(block, rows)
-    names = block.kind.__struct_fields__
     values = [take_values(column, rows) for column in block.values]
-    return Columns(block.kind, dict(zip(names, values, strict=True)))
+    return Columns(block.kind, values, len(rows))

@@ -14,6 +14,7 @@ import pytest_asyncio
 from tests.conformance.conftest import (  # noqa: F401
     go_program,
     host_binary,
+    packaged,
     pytest_collection_finish,
 )
 
@@ -77,11 +78,19 @@ async def browser() -> AsyncIterator[Any]:
         await found.close()
 
 
-SCENES = ("13.0.2",) if VERSION == "13.0.2" else ("13.2.3", "13.2.3-scenes-9")
-"""Pages with dashboards of @grafana/scenes: 7.4.2, 8.19.0 and 9.2.2."""
+SCENES = {
+    "12.4.10": ("12.4.10",),
+    "13.0.2": ("13.0.2",),
+    "13.2.3": ("13.2.3", "13.2.3-scenes-9"),
+}
+"""Pages with dashboards of @grafana/scenes: 6.52.11, 7.4.2, 8.19.0 and 9.2.2."""
+
+OPENED = SCENES.get(
+    os.environ.get("AIOSTREAM_DS_GRAFANA", ""), (*SCENES["12.4.10"], *SCENES["13.2.3"])
+)
 
 
-@pytest.fixture(params=SCENES)
+@pytest.fixture(params=OPENED)
 def open_scenes(host_binary: Path, browser: Any, tmp_path: Path, request: Any) -> Any:  # noqa: F811
     """Open a stage whose page has dashboards of @grafana/scenes."""
     from .stage import open_stage

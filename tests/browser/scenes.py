@@ -55,6 +55,12 @@ class Dashboard:
             while await self.tab.call("sceneRows", key) < rows:
                 await anyio.sleep(0.05)
 
+    async def until_exactly(self, key: str, rows: int) -> None:
+        """Wait until a panel draws so many rows."""
+        with anyio.fail_after(TIMEOUT):
+            while await self.tab.call("sceneRows", key) != rows:
+                await anyio.sleep(0.05)
+
     def calls(self, path: str) -> int:
         """How many calls of Grafana's API with this path there were."""
         return sum(path in call for call in self.tab.server.wire.calls)

@@ -3,6 +3,7 @@ compose, and by systemd.
 """
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -191,3 +192,49 @@ def test_the_command_prints_it_for_a_folder(tmp_path: Path, kind: str) -> None:
         [sys.executable, "-c", MAIN, *words], capture_output=True, text=True, check=False
     )
     assert done.stdout == describe_deployment(kind, MANIFEST, Origin(url=URL)), done.stderr
+
+
+@pytest.fixture(scope="module")
+def chart() -> Path:
+    """The folder of the chart grafana of grafana-community/helm-charts."""
+    path = os.environ.get("AIOSTREAM_DS_HELM_CHART", "")
+    require("helm", bool(path and shutil.which("helm")), "helm or its chart is missing")
+    return Path(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "origin", [{"image": IMAGE}, {"image": IMAGE, "init": True}, {"url": URL}], ids=str
+)
+def test_helm_renders_the_values(chart: Path, tmp_path: Path, origin: dict[str, Any]) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(describe_deployment("helm", MANIFEST, Origin(**origin)))
+    command = ["helm", "template", "x", chart, "-f", values, "--kube-version", "1.35.0"]
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kinds = {
+        (found["kind"], found["metadata"]["name"]): found
+        for found in yaml.safe_load_all(rendered)
+        if found
+    }
+    about = kinds["ConfigMap", "x-grafana"]["data"]
+    assert "allow_loading_unsigned_plugins = acme-plant-datasource" in about["grafana.ini"]
+    pod = kinds["Deployment", "x-grafana"]["spec"]["template"]["spec"]
+    (grafana,) = (one for one in pod["containers"] if one["name"] == "grafana")
+    if "url" in origin:
+        assert about["plugins"] == PREINSTALL
+        (variable,) = (each for each in grafana["env"] if "PREINSTALL" in each["name"])
+        assert variable["name"] == "GF_PLUGINS_PREINSTALL_SYNC"
+        assert variable["valueFrom"]["configMapKeyRef"] == {"name": "x-grafana", "key": "plugins"}
+    elif "init" in origin:
+        (first,) = pod["initContainers"]
+        assert (first["image"], first["args"][0]) == (IMAGE, "install")
+        (mount,) = first["volumeMounts"]
+        shared = {each["name"]: each["mountPath"] for each in grafana["volumeMounts"]}
+        assert f"{shared[mount['name']]}/{mount['subPath']}" == mount["mountPath"]
+    else:
+        volumes = [each for each in pod["volumes"] if each.get("image")]
+        assert [each["image"]["reference"] for each in volumes] == [IMAGE]
+        mounts = {each["name"]: each for each in grafana["volumeMounts"]}
+        mount = mounts[volumes[0]["name"]]
+        assert mount["mountPath"] == "/var/lib/grafana/plugins/acme-plant-datasource"
+        assert mount["readOnly"] is True

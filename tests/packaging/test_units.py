@@ -1,5 +1,6 @@
 """Units of packaging: manifests, projects, dependencies, ELF files and logs."""
 
+import ast
 import io
 import shutil
 import sys
@@ -177,6 +178,27 @@ def test_a_packaged_source_brings_its_extras(monkeypatch):
 
 def not_installed(wanted):
     raise PackagingError("not installed")
+
+
+def test_what_is_left_out_of_packages_is_imported_by_nothing_that_is_in_them():
+    source = Path(package_code.__file__).parents[1]
+    names = {path: path.relative_to(source.parent).as_posix() for path in source.rglob("*.py")}
+    unused = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in names.values()
+        if name.startswith(package_code._UNUSED)
+    }
+    assert "aiostream_ds.packaging.build" in unused
+    lists = [name for name in package_code._UNUSED if name.endswith(".py")]
+    assert set(lists) <= set(names.values())
+    for path, name in names.items():
+        if not name.startswith(package_code._UNUSED):
+            found = {
+                node.module
+                for node in ast.parse(path.read_text()).body
+                if isinstance(node, ast.ImportFrom)
+            }
+            assert not found & unused, name
 
 
 def test_an_editable_package_has_its_files():

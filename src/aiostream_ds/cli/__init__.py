@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name in words[:1]:
-            import_module(f"aiostream_ds.cli.{name}").arguments(command)
+            _find_command(parser, name).arguments(command)
     parsed = parser.parse_args(words)
     try:
         status: int = import_module(f"aiostream_ds.cli.{parsed.command}").run(parsed)
@@ -55,6 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     return status
+
+
+def _find_command(parser: argparse.ArgumentParser, name: str) -> Any:
+    """The module of a subcommand. Packages do not have all of them."""
+    module = f"aiostream_ds.cli.{name}"
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        parser.error(
+            f"the command {name!r} is not in packages; run it where aiostream-ds is installed"
+        )
 
 
 class _Version(argparse.Action):

@@ -52,8 +52,8 @@ def compile_all(root: Path, library: str = "", *, small: bool = False) -> int:
     """Compile all Python files of the package in `root`; returns their number.
 
     In the standard library `library` and in packages a .pyc without docstrings (in packages only if
-    `small`) replaces its source. The files of authors and of this distribution keep their sources,
-    which tracebacks show, and so do packages that read theirs.
+    `small`) replaces its source. The files of authors and, unless `small`, of this distribution
+    keep their sources, which tracebacks show, and so do packages that read theirs.
     """
     lines = [
         f"{kind} {path.relative_to(root).as_posix()}\n"
@@ -90,8 +90,10 @@ def _kinds(root: Path, library: str, small: bool) -> Iterator[tuple[str, Path]]:
     yield from (("source", path) for path in sorted((root / "app").rglob("*.py")))
     for top in sorted((root / "py").iterdir()):
         files = sorted(top.rglob("*.py")) if top.is_dir() else [top] if top.suffix == ".py" else []
-        keep = not library or top.name == "aiostream_ds"
-        keep = keep or any(_READS_SOURCES.search(path.read_bytes()) for path in files)
+        if top.name == "aiostream_ds":  # it reads the sources of authors only
+            keep = not (library and small)
+        else:
+            keep = not library or any(_READS_SOURCES.search(path.read_bytes()) for path in files)
         for path in files:
             names = path.relative_to(root / "py").with_suffix("").parts
             importable = all(name.isidentifier() for name in names)

@@ -31,6 +31,9 @@ _DEVELOPMENT = {".pyx", ".pxd", ".pxi", ".pyi", ".a", ".h", ".hpp"}
 """Suffixes of files that only compilers and type checkers read."""
 
 
+_NOT_IN_PACKAGES = {("aiostream-ds", "packaging")}
+"""Who requires what only to make packages."""
+
 _TEST_MODULE = re.compile(r"(.+?/tests?/)(?:.*/)?(?:test_\w+|\w+_test|conftest)\.py$")
 
 _IMPORTS_TESTS = re.compile(rb"(?m)^\s*(?:from|import)\s[\w.]*\btests?\b")
@@ -69,6 +72,8 @@ def resolve(wanted: Iterable[str], processor: str = "") -> list[Package]:
             seen.add((name, extra))
             for text in installed[name].requires or ():
                 inner = _parse(text)
+                if (name, canonicalize_name(inner.name)) in _NOT_IN_PACKAGES:
+                    continue
                 if inner.marker is None or inner.marker.evaluate(environment | {"extra": extra}):
                     queue.append((inner, name))
     return [package_of(installed[name]) for name in sorted(installed)]

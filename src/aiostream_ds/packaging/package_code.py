@@ -24,11 +24,36 @@ __all__ = [
 DISTRIBUTION = "aiostream-ds"
 """The name of this distribution."""
 
-_UNUSED = tuple(
-    f"aiostream_ds/{folder}/"
-    for folder in ("console", "static", "packaging/builtin", "packaging/launcher")
+_UNUSED = (
+    *(
+        f"aiostream_ds/{folder}/"
+        for folder in (
+            "cli/templates",
+            "console",
+            "packaging/builtin",
+            "packaging/launcher",
+            "static",
+        )
+    ),
+    *(
+        f"aiostream_ds/cli/{module}.py"
+        for module in """
+        check deploy dev dev_folder new package push push_lines push_rows push_signals record run
+        tail
+        """.split()
+    ),
+    *(
+        f"aiostream_ds/packaging/{module}.py"
+        for module in """
+        archive arrow_trimming boilerplate build build_config bytecode compression contents costs
+        dependencies deployment elf_library foreign_python go_build_info image known_faults
+        linked_libraries package_check package_code package_layout python_files python_runtime sbom
+        secret_check smoke_test strip system_packages unused_modules
+        """.split()
+    ),
 )
-"""What a running plugin does not use of this distribution."""
+"""What neither a running plugin nor the command `doctor` of its launcher uses of this distribution.
+"""
 
 
 def required_packages(
@@ -97,6 +122,14 @@ def copy_packages(root: Path, packages: Iterable[Package]) -> None:
         for name, path in package.files.items():
             if not name.startswith(_UNUSED):
                 _copy(path, root / "py" / name)
+            if name.endswith(".dist-info/METADATA"):
+                _cut_description(root / "py" / name)
+
+
+def _cut_description(path: Path) -> None:
+    """Remove the text of the project's page from a METADATA file: only its fields are read."""
+    fields, _, _ = path.read_bytes().partition(b"\n\n")
+    path.write_bytes(fields + b"\n\n")
 
 
 def binaries_of(package: Package) -> list[Path]:

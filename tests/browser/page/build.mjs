@@ -3,7 +3,7 @@
 // that it provides to the module are real, except @grafana/ui, which the frontend's stub replaces.
 // amd.js is loaded last: packages that find `define` would register themselves as AMD modules.
 import { build } from "../../../frontend/node_modules/esbuild/lib/main.js";
-import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -11,12 +11,15 @@ const here = dirname(fileURLToPath(import.meta.url));
 const modules = join(here, "versions", process.argv[2], "node_modules");
 const out = resolve(process.argv[3]);
 const scenes = join(modules, process.argv[4] ?? "@grafana/scenes");
+// 6.52 does not have the module that its package.json names. As CommonJS it would use other copies of
+// Grafana's packages than the page.
+const scenesModule = join(scenes, "dist/esm/packages/scenes/src/index.js");
 mkdirSync(out, { recursive: true });
 const alias = {
   "@grafana/ui": join(here, "src/grafana-ui.ts"),
   "@grafana/plugin-compat/datasources": join(here, "src/plugin-compat.ts"),
   "#scene": join(here, existsSync(scenes) ? "src/scene.ts" : "src/nothing.ts"),
-  "@grafana/scenes": scenes,
+  "@grafana/scenes": existsSync(scenesModule) ? scenesModule : scenes,
   // imported by 9.4 or 10.4 and not used here
   fs: join(here, "src/nothing.ts"),
   "systemjs/dist/system.js": join(here, "src/nothing.ts"),
@@ -29,6 +32,16 @@ if (!existsSync(join(modules, "@locker"))) {
 if (!existsSync(join(modules, "react-dom/client.js"))) {
   alias["react-dom/client"] = join(here, "src/react17.ts");
 }
+// scenes 6.52 imports a name that @grafana/schema 12.4 does not export; no panel here uses it.
+const tableOptions = {
+  name: "table options",
+  setup: ({ onLoad }) =>
+    onLoad({ filter: /table.panelcfg.x.types\.gen\.mjs$/ }, ({ path }) => {
+      const text = readFileSync(path, "utf8");
+      const missing = existsSync(scenesModule) && !/\bdefaultOptions\b/.test(text);
+      return { contents: missing ? `${text}\nexport const defaultOptions = {};` : text };
+    }),
+};
 await build({
   absWorkingDir: here,
   entryPoints: ["src/main.ts"],
@@ -43,6 +56,7 @@ await build({
     "process.env.GRAFANA": JSON.stringify(process.argv[2]),
     global: "window",
   },
+  plugins: [tableOptions],
   logLevel: "error",
 });
 cpSync(join(modules, "systemjs/dist/system.min.js"), join(out, "system.js"));

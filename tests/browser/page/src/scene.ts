@@ -29,7 +29,7 @@ export interface Part {
 
 const EXPRESSIONS = { type: "__expr__", uid: "__expr__", name: "Expression", id: -100 };
 const SHARED = { type: "datasource", uid: "-- Dashboard --" };
-const EMPTIES_ARRAYS = !process.env.GRAFANA!.startsWith("13.0.");
+const EMPTIES_ARRAYS = !/^(12|13\.0)\./.test(process.env.GRAFANA!);
 const HEIGHT = 200; // px of a panel
 
 /** Pixels above the first panel: with more than the window has, all panels are off screen. */
@@ -122,7 +122,7 @@ export class Scene {
   }
 
   draw(key: string, panel: any): void {
-    this.records.get(key)!.push(recordOf(panel.series, panel.annotations ?? [], this.raw, panel.state, panel.error));
+    this.records.get(key)!.push(recordOf(panel.series, panel.annotations ?? [], this.raw, panel.state, panel.error ?? panel.errors?.[0]));
   }
 
   refresh(): void {
@@ -177,11 +177,16 @@ function install(scene: Scene, sourceOf: (uid: string) => any): void {
   (runtime as any).setPluginImportUtils({ importPanelPlugin: async () => plugin, getPanelPluginFromCache: () => plugin });
   const { limitTransformer, concatenateTransformer } = data.standardTransformers;
   data.standardTransformersRegistry.setInit(() =>
-    [limitTransformer, concatenateTransformer].map((found) => ({ id: found.id, name: found.name, transformation: async () => found }) as any)
+    [limitTransformer, concatenateTransformer].map((found) => ({ id: found.id, name: found.name, transformation: loaded(found) }) as any)
   );
   (window as any).theme = data.createTheme(); // for the parts of @grafana/ui
   (runtime as any).setRunRequest(run);
   (runtime as any).setAppEvents?.(new data.EventBusSrv());
+}
+
+/** A transformer, and the function that loads it: the registry has functions from 13.1 on. */
+function loaded(transformer: object): any {
+  return Object.defineProperties(async () => transformer, Object.getOwnPropertyDescriptors(transformer));
 }
 
 /** Runs a query, in one call of the server if some part of it is an expression. */

@@ -15,36 +15,54 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 BERLIN = timezone(timedelta(hours=1))
 
 fractions = st.integers(0, 999).map(lambda ms: timedelta(milliseconds=ms))
-seconds = st.integers(0, 2**32).map(lambda s: timedelta(seconds=s))
+seconds = st.integers(0, 2**32 - 1).map(lambda s: timedelta(seconds=s))
 zones = st.sampled_from([UTC, BERLIN, timezone(timedelta(hours=5, minutes=30))])
-common = st.builds(
+moments = st.builds(
     lambda second, fraction, zone: (
         datetime(1970, 1, 1, tzinfo=UTC) + second + fraction
     ).astimezone(zone),
     seconds,
-    st.just(timedelta()) | fractions,
+    fractions,
     zones,
 )
 others = st.datetimes(timezones=zones | st.none())
 
 
-@given(st.lists(common, min_size=1, max_size=90))
-def test_times_in_whole_milliseconds_are_an_array(values):
+def whole(value):
+    return value.replace(microsecond=0)
+
+
+@given(st.lists(moments, min_size=1, max_size=90), st.integers(0, 89))
+def test_times_in_milliseconds_are_an_array(values, index):
+    values = [each if each.microsecond else each + timedelta(milliseconds=1) for each in values]
+    if len(values) > 1:
+        values[index % len(values)] = whole(values[index % len(values)])
     times, nanos = read_datetimes(values)
     assert nanos is None
     assert datetimes_array(values).tolist() == times
 
 
-@given(st.lists(common | others, min_size=1, max_size=90))
+@given(st.lists(moments.map(whole), min_size=1, max_size=90))
+def test_times_in_whole_seconds_are_an_array(values):
+    assert datetimes_array(values).tolist() == read_datetimes(values)[0]
+
+
+@given(st.lists(moments | moments.map(whole) | others, min_size=1, max_size=90))
 def test_other_times_are_left_to_the_exact_path(values):
     found = datetimes_array(values)
     if found is not None:
         assert (found.tolist(), None) == read_datetimes(values)
 
 
+def test_many_whole_seconds_among_others_are_left_to_the_exact_path():
+    values = [START + timedelta(milliseconds=500 * n) for n in range(64)]
+    assert datetimes_array(values) is None
+
+
 def test_a_second_whose_bytes_look_like_a_timestamp_is_read():
     value = datetime.fromtimestamp(0xD6FFD6FF, UTC)
-    values = [value, value + timedelta(milliseconds=1), value, value]
+    values = [value + timedelta(milliseconds=1)] * 20
+    values[3] = value
     assert datetimes_array(values).tolist() == read_datetimes(values)[0]
 
 

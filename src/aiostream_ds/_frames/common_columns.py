@@ -73,6 +73,17 @@ def only_type(values: Sequence[Any]) -> type | None:
     return kind if len(values) == 1 or [*map(type, values)].count(kind) == len(values) else None
 
 
+def _type_of_present(values: Sequence[Any]) -> tuple[type | None, int]:
+    """The type of all values that are not None, and the number of None. The type is None if there
+    are several, and that of None if there is no other value."""
+    kinds = [*map(type, values)]
+    missing = kinds.count(_NONE)
+    if missing == len(kinds):
+        return _NONE, missing
+    kind = next(each for each in kinds if each is not _NONE)
+    return kind if kinds.count(kind) + missing == len(kinds) else None, missing
+
+
 def validated_type(values: Any, wanted: FieldType | None) -> FieldType | None:
     """The type of values that need no conversion and no further check, none of them None: `wanted`,
     or the type of the values if that is None. None: not validated, use columns.read and check."""
@@ -284,20 +295,20 @@ class CommonCaseWriter:
                     return None
                 converted.append(values)
                 continue
-            kind = only_type(values)
+            kind, missing = only_type(values), 0
             if (kind is None or kind is _NONE) and len(converted) in self._nullable:
-                present = [value for value in values if value is not None]
-                nulls += len(values) - len(present)
-                if not present:
+                kind, missing = _type_of_present(values)
+                nulls += missing
+                if kind is _NONE:
                     converted.append(values)
                     continue
-                kind = only_type(present) if wanted is not FieldType.TIME else None
-            else:
-                present = values
+                if wanted is FieldType.TIME:
+                    return None
             if kind is None:
                 return None
             if kind is case.exact:
                 if kind is int:
+                    present = [each for each in values if each is not None] if missing else values
                     highest = max(present)
                     # orjson refuses integers below 64 bits, and takes unsigned ones
                     if highest > case.high:

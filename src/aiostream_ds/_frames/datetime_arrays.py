@@ -15,22 +15,30 @@ from aiostream_ds._frames.times import TIME_LIMIT
 
 __all__ = ["datetimes_array"]
 
-_SIZE = 10
+_SIZE, _WHOLE_SIZE = 10, 6
 _FRACTION, _WHOLE = b"\xd7\xff", b"\xd6\xff"
 _SECONDS = (1 << 34) - 1
 _MILLISECOND = 1_000_000  # ns
+_FEW = 16
+"""One of so many values may be a whole second among others: each takes a step of Python."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def datetimes_array(values: list[datetime]) -> Any:
-    """The milliseconds of datetimes. None: numpy is not imported, there are no datetimes, or some
-    are naive, before 1970, outside the limit, or have a part below the millisecond."""
+    """The milliseconds of datetimes. None: numpy is not imported, there are no datetimes, many are
+    whole seconds and many are not, or some are naive, before 1970, outside the limit, or have a
+    part below the millisecond."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not values:
         return None
     count = len(values)
-    body = _of_equal_size(_encode(values)[_header_size(count) :], count)
+    body = _encode(values)[_header_size(count) :]
+    if len(body) == count * _WHOLE_SIZE:
+        items = numpy.frombuffer(body, numpy.dtype([("type", ">u2"), ("value", ">u4")]))
+        is_whole = (items["type"] == int.from_bytes(_WHOLE)).all()
+        return items["value"].astype("i8") * 1000 if is_whole else None
+    body = _of_equal_size(body, count)
     if len(body) != count * _SIZE:
         return None
     items = numpy.frombuffer(body, numpy.dtype([("type", ">u2"), ("value", ">u8")]))
@@ -55,8 +63,8 @@ def _header_size(count: int) -> int:
 def _of_equal_size(body: bytes, count: int) -> bytes:
     """The timestamps with those of whole seconds as long as the others. Bytes of another size or
     type at the place of a timestamp stay as they are."""
-    missing, rest = divmod(count * _SIZE - len(body), 4)
-    if missing <= 0 or rest:
+    missing, rest = divmod(count * _SIZE - len(body), _SIZE - _WHOLE_SIZE)
+    if not 0 < missing <= max(count // _FEW, 1) or rest:
         return body
     parts: list[bytes] = []
     start = found = 0
@@ -64,8 +72,8 @@ def _of_equal_size(body: bytes, count: int) -> bytes:
         if (found - start) % _SIZE:  # within a timestamp
             found += 1
             continue
-        seconds = body[found + 2 : found + 6]
+        seconds = body[found + len(_WHOLE) : found + _WHOLE_SIZE]
         parts += body[start:found], _FRACTION, bytes(4), seconds
-        start = found = found + 6
+        start = found = found + _WHOLE_SIZE
     parts.append(body[start:])
     return b"".join(parts)

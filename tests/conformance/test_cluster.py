@@ -9,81 +9,20 @@ import os
 import random
 import signal
 import statistics
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 
-from aiostream_ds._grafana.application import background_tasks
-from tests.cluster.numbered_upstream import NumberedUpstream, open_upstream
-from tests.exact.client import Drawing, ExactPanel, Tab
-from tests.exact.hosts import Node, open_node
-from tests.exact.judge import Judge
-from tests.exact.network import Network
 from tests.servers import Nats, Redis
 
-SERVERS = 3
-PLUGIN = Path(__file__).parent / "plugins" / "shared.py"
+from .cluster_stage import kill, open_stage, pause
+
 PANELS = 5  # channels with an exact panel on each server
-WIDTH = 5.0  # seconds of a panel
 CHANNELS = int(os.environ.get("AIOSTREAM_DS_CLUSTER_CHANNELS", "30"))
 FAULTS = int(os.environ.get("AIOSTREAM_DS_CLUSTER_FAULTS", "0"))
 
 pytestmark = [pytest.mark.go, pytest.mark.slow]
-
-
-class Stage:
-    """Three servers with a tab each, and the panels of these."""
-
-    def __init__(self, upstream: NumberedUpstream, nodes: Sequence[Node], tabs: list[Tab]) -> None:
-        self.upstream, self.nodes, self.tabs = upstream, nodes, tabs
-        self.panels: list[ExactPanel] = []
-        self.takeovers: list[float] = []  # seconds from the death of an owner of channels
-        self.judge = Judge(self._expected)
-
-    def open_panels(self, channels: int) -> None:
-        for number in range(channels):
-            for tab in self.tabs:
-                query = {"queryType": "numbers", "name": f"c{number}"}
-                self.panels.append(tab.open(query, WIDTH, on_draw=self.judge))
-
-    def _expected(self, panel: ExactPanel, drawing: Drawing) -> Sequence[int]:
-        if not drawing.rows or not isinstance(drawing.cursor, int):
-            return []
-        return self.upstream.rows(drawing.cutoff, drawing.cursor)
-
-    async def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
-        with anyio.fail_after(seconds):
-            while not condition():
-                await anyio.sleep(0.02)
-
-    async def end(self) -> None:
-        """Wait until all panels have all rows, and check every drawing since the beginning."""
-        self.upstream.end()
-        last = self.upstream.last
-        await self.wait_until(lambda: all(panel.cursor == last for panel in self.panels), 60)
-        assert not self.judge.wrong, self.judge.wrong[:3]
-        faults = [fault for panel in self.panels for fault in panel.faults]
-        assert not faults, faults[:3]
-
-
-@asynccontextmanager
-async def open_stage(binary: Path, server: Redis | Nats, hertz: float) -> AsyncIterator[Stage]:
-    command = ["/usr/bin/env", f"GF_PLUGIN_CLUSTER_URL={server.url}", sys.executable, PLUGIN]
-    async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(open_upstream(hertz))
-        settings = {"port": upstream.port}
-        nodes = [
-            await stack.enter_async_context(open_node(binary, command, settings))
-            for _ in range(SERVERS)
-        ]
-        tasks = await stack.enter_async_context(background_tasks())
-        networks = [Network([node]) for node in nodes]
-        yield Stage(upstream, nodes, [Tab(network, tasks) for network in networks])
 
 
 @pytest.fixture(params=[Redis, Nats])
@@ -96,7 +35,7 @@ def server(request):
 @pytest.mark.parametrize("server", [Redis], indirect=True)
 async def test_each_channel_has_one_run_for_viewers_on_all_servers(host_binary, server):
     channels = CHANNELS
-    async with open_stage(host_binary, server, hertz=1) as stage:
+    async with open_stage(host_binary, server.url, hertz=1) as stage:
         for number in range(channels):
             for node in stage.nodes:
                 await node.subscribe(f"plain/c{number}", lambda packet: None)
@@ -123,20 +62,23 @@ async def test_exact_panels_miss_nothing_in_a_long_run(host_binary, server):
 
 async def play(binary: Path, server: Redis | Nats, channels: int, faults: int, seed: int) -> None:
     chance = random.Random(seed)
-    async with open_stage(binary, server, hertz=10 if channels < 50 else 1) as stage:
+    async with open_stage(binary, server.url, hertz=10 if channels < 50 else 1) as stage:
         stage.open_panels(min(channels, PANELS))
         for number in range(PANELS, channels):  # without panels, which need much processor time
             for node in stage.nodes:
                 await node.subscribe(f"numbers/c{number}", lambda packet: None)
         names = [f"c{number}" for number in range(channels)]
-        await stage.wait_until(
-            lambda: all(stage.upstream.running[name] == 1 for name in names), 120
-        )
-        await stage.wait_until(lambda: all(panel.drawings for panel in stage.panels), 60)
-        for _ in range(faults):
-            fault = chance.choice([kill, kill, pause, restart_engine])
-            await fault(stage, server, chance)
+        await stage.wait_until_shared(names)
+        for number in range(1, faults + 1):
+            fault = chance.choice([kill, kill, pause, None])
+            if fault is None:
+                await restart_engine(server, chance)
+            else:
+                await fault(stage, chance)
             await anyio.sleep(chance.uniform(0.5, 2.0))
+            if number % 10 == 0:  # a long run may be interrupted
+                wrong = len(stage.judge.wrong)
+                print(f"{number} faults: {stage.judge.tally}, {wrong} wrong", flush=True)
         await anyio.sleep(3)
         await stage.end()
         await stage.wait_until(lambda: all(stage.upstream.running[name] == 1 for name in names), 60)
@@ -147,31 +89,7 @@ async def play(binary: Path, server: Redis | Nats, channels: int, faults: int, s
         print(f"{len(takeovers)} takeovers: {statistics.median(takeovers):.2f} s, p99 {p99:.2f} s")
 
 
-async def kill(stage: Stage, server: Redis | Nats, chance: random.Random) -> None:
-    running = stage.upstream.running
-    before = time.monotonic()
-    restarting = asyncio.create_task(chance.choice(stage.nodes).kill())
-    await anyio.sleep(0.15)
-    lost = [name for name in running if running[name] == 0]
-    while lost:
-        await anyio.sleep(0.01)
-        lost = [name for name in lost if running[name] == 0]
-        if not lost:
-            stage.takeovers.append(time.monotonic() - before)
-        assert time.monotonic() < before + 60, lost[:5]
-    await restarting
-
-
-async def pause(stage: Stage, server: Redis | Nats, chance: random.Random) -> None:
-    node = chance.choice(stage.nodes)
-    os.kill(node.pid, signal.SIGSTOP)
-    try:
-        await anyio.sleep(chance.choice([0.5, 2.0, 4.0]))
-    finally:
-        os.kill(node.pid, signal.SIGCONT)
-
-
-async def restart_engine(stage: Stage, server: Redis | Nats, chance: random.Random) -> None:
+async def restart_engine(server: Redis | Nats, chance: random.Random) -> None:
     await asyncio.to_thread(server.stop, chance.choice([signal.SIGTERM, signal.SIGKILL]))
     await anyio.sleep(chance.choice([0.2, 3.0]))
     await asyncio.to_thread(server.start)

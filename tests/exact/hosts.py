@@ -112,6 +112,11 @@ class Node:
         data: Message = reply["data"]
         return data
 
+    async def publish(self, path: str, data: Any) -> str:
+        """The status of the answer."""
+        status: str = (await self._call("publish", path=path, data=json.dumps(data)))["status"]
+        return status
+
     def unsubscribe(self, path: str, receive: Receive) -> None:
         self._receivers[path].pop(receive, None)
 

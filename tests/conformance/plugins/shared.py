@@ -34,11 +34,35 @@ class Line(Row):
     n: int
 
 
+class Message(Row):
+    text: str
+
+
 def line(n: int, time: int) -> Line:
     return Line(datetime.fromtimestamp(time / 1000, UTC), n)
 
 
 class Shared(DataSource[Upstream]):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.changed = asyncio.Event()
+
+    @stream("chat", share=SHARE)
+    async def chat(self) -> Rows[Message]:
+        read = len(self.messages)
+        while True:
+            if read == len(self.messages):
+                await self.changed.wait()
+            unread, read = self.messages[read:], len(self.messages)
+            for text in unread:
+                yield Message(text)
+
+    @chat.publish
+    async def say(self, data: str) -> None:
+        self.messages.append(data)
+        self.changed.set()
+        self.changed = asyncio.Event()
+
     @stream("numbers/{name}", cursor="n", share=SHARE)
     async def numbers(self, after: Cursor, name: str) -> Rows[Line]:
         async with self.connection(follow=name, after=after.value) as reader:

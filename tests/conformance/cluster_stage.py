@@ -1,0 +1,115 @@
+"""Three Grafana servers over a real engine: Go hosts with a plugin process each, whose exact panels
+are compared with a numbered upstream."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from aiostream_ds._grafana.application import background_tasks
+from tests.cluster.numbered_upstream import NumberedUpstream, open_upstream
+from tests.exact.client import Drawing, ExactPanel, Tab
+from tests.exact.hosts import Node, open_node
+from tests.exact.judge import Judge
+from tests.exact.network import Network
+
+__all__ = ["PLUGIN", "SERVERS", "Stage", "kill", "open_stage", "pause"]
+
+SERVERS = 3
+PLUGIN = Path(__file__).parent / "plugins" / "shared.py"
+WIDTH = 5.0  # seconds of a panel
+
+
+class Stage:
+    """Three servers with a tab each, and the panels of these."""
+
+    def __init__(self, upstream: NumberedUpstream, nodes: Sequence[Node], tabs: list[Tab]) -> None:
+        self.upstream, self.nodes, self.tabs = upstream, nodes, tabs
+        self.panels: list[ExactPanel] = []
+        self.takeovers: list[float] = []  # seconds from the death of an owner of channels
+        self.judge = Judge(self._expected)
+
+    def open_panels(self, channels: int) -> None:
+        for number in range(channels):
+            for tab in self.tabs:
+                query = {"queryType": "numbers", "name": f"c{number}"}
+                self.panels.append(tab.open(query, WIDTH, on_draw=self.judge))
+
+    async def wait_until_shared(self, names: Sequence[str], runs: int = 1) -> None:
+        """Wait until each channel has so many runs, and each panel was drawn."""
+        running = self.upstream.running
+        await self.wait_until(lambda: all(panel.drawings for panel in self.panels), 60)
+        await self.wait_until(lambda: all(running[name] == runs for name in names), 120)
+
+    def _expected(self, panel: ExactPanel, drawing: Drawing) -> Sequence[int]:
+        if not drawing.rows or not isinstance(drawing.cursor, int):
+            return []
+        return self.upstream.rows(drawing.cutoff, drawing.cursor)
+
+    async def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        with anyio.fail_after(seconds):
+            while not condition():
+                await anyio.sleep(0.02)
+
+    async def end(self) -> None:
+        """Wait until all panels have all rows, and check every drawing since the beginning."""
+        self.upstream.end()
+        last = self.upstream.last
+        await self.wait_until(lambda: all(panel.cursor == last for panel in self.panels), 60)
+        assert not self.judge.wrong, self.judge.wrong[:3]
+        faults = [fault for panel in self.panels for fault in panel.faults]
+        assert not faults, faults[:3]
+
+
+@asynccontextmanager
+async def open_stage(
+    binary: Path,
+    url: str,
+    hertz: float,
+    environment: Mapping[str, str] | None = None,
+    plugins: Sequence[Path] = (PLUGIN,) * SERVERS,
+) -> AsyncIterator[Stage]:
+    """Servers whose plugins share over the engine at a URL."""
+    words = {"GF_PLUGIN_CLUSTER_URL": url, **(environment or {})}
+    env = ["/usr/bin/env", *(f"{name}={value}" for name, value in words.items()), sys.executable]
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(open_upstream(hertz))
+        settings = {"port": upstream.port}
+        nodes = [
+            await stack.enter_async_context(open_node(binary, [*env, plugin], settings))
+            for plugin in plugins
+        ]
+        tasks = await stack.enter_async_context(background_tasks())
+        networks = [Network([node]) for node in nodes]
+        yield Stage(upstream, nodes, [Tab(network, tasks) for network in networks])
+
+
+async def kill(stage: Stage, chance: random.Random) -> None:
+    running = stage.upstream.running
+    before = time.monotonic()
+    restarting = asyncio.create_task(chance.choice(stage.nodes).kill())
+    await anyio.sleep(0.15)
+    lost = [name for name in running if running[name] == 0]
+    while lost:
+        await anyio.sleep(0.01)
+        lost = [name for name in lost if running[name] == 0]
+        if not lost:
+            stage.takeovers.append(time.monotonic() - before)
+        assert time.monotonic() < before + 60, lost[:5]
+    await restarting
+
+
+async def pause(stage: Stage, chance: random.Random) -> None:
+    node = chance.choice(stage.nodes)
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        await anyio.sleep(chance.choice([0.5, 2.0, 4.0]))
+    finally:
+        os.kill(node.pid, signal.SIGCONT)

@@ -28,19 +28,25 @@ class RunScope:
 
     Attributes:
         channel: the channel into which the runs emit.
-        followed: the statuses of the streams that the run follows, by follower.
     """
 
-    __slots__ = ("_open", "channel", "followed")
+    __slots__ = ("_followed", "_open", "channel")
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
-        self.followed: dict[Any, Any] = {}
+        self._followed: dict[Any, Any] | None = None  # few runs follow something
         self._open: WeakSet[Closable] | None = None  # few runs open something
 
     def enter(self) -> None:
         """Make this the scope of the running task, and of the tasks that it starts."""
         _CURRENT.set(self)
+
+    @property
+    def followed(self) -> dict[Any, Any]:
+        """The statuses of the streams that the run follows, by follower."""
+        if self._followed is None:
+            self._followed = {}
+        return self._followed
 
     def add(self, resource: Closable) -> None:
         """Close `resource` when the current run ends."""

@@ -111,7 +111,7 @@ class RowEncoder:
         self._time_check = TimeCheck()
         self._dict_layout: RowLayout | None = None  # a copy of _inference.layout
         self._last_layout: RowLayout | FrameLayout | None = None
-        self._frame_encoder = json.FrameEncoder()
+        self._frame_encoder: json.FrameEncoder | None = None  # made for the first frame
         self._frame_layout: tuple[Schema, FrameLayout] | None = None
         if row is not None:
             self._inference.check(row)
@@ -339,6 +339,8 @@ class RowEncoder:
         return packets
 
     def _frame_packet(self, frame: Frame) -> Packet:
+        if self._frame_encoder is None:
+            self._frame_encoder = json.FrameEncoder()
         packet = self._frame_encoder.packet(frame)
         if self._frame_layout is None or packet.schema is not self._frame_layout[0]:
             self._check_times(frame)

@@ -106,16 +106,20 @@ async def test_acknowledged_rows_are_once_on_each_server_after_faults(
     host_binary: Path, tmp_path: Path, server: Redis | Nats
 ) -> None:
     chance = random.Random(FAULTS)
-    command = ["/usr/bin/env", f"GF_PLUGIN_CLUSTER_URL={server.url}", sys.executable, "-c", BUILTIN]
+    # one setting on all servers, and a folder for each: settings that differ have other epochs
+    settings = {
+        "source": "push",
+        "share": True,
+        "directory": "/proc/self/cwd",
+        "rowsPerSecond": 0,
+    }
     async with AsyncExitStack() as stack:
         nodes = []
         for number in range(SERVERS):
-            settings = {
-                "source": "push",
-                "share": True,
-                "directory": str(tmp_path / str(number)),
-                "rowsPerSecond": 0,
-            }
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            environment = ["/usr/bin/env", "-C", folder, f"GF_PLUGIN_CLUSTER_URL={server.url}"]
+            command = [*environment, sys.executable, "-c", BUILTIN]
             nodes.append(await stack.enter_async_context(open_node(host_binary, command, settings)))
         tasks = await stack.enter_async_context(background_tasks())
         panels: list[ExactPanel] = []

@@ -43,6 +43,8 @@ def rename_keys(values: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[s
     The name on the wire wins where both are given.
     """
     names = _wire_names(kind)
+    if names.keys().isdisjoint(values):  # as Grafana's frontend writes them
+        return dict(values)
     return {names.get(key, key): values[key] for key in values if names.get(key) not in values}
 
 

@@ -26,6 +26,23 @@ def test_match_finds_the_stream_and_its_checked_arguments():
     assert (found.name, arguments) == ("b", {"n": 7})
 
 
+def test_the_arguments_of_a_path_that_was_matched_before_are_new_ones():
+    _, arguments = Base._ds_plan.match("b/8")
+    arguments["n"] = 0
+    found, others = Base._ds_plan.match("b/8")
+    assert (found.name, others) == ("b", {"n": 8})
+    others.clear()
+    assert Base._ds_plan.match("b/8")[1] == {"n": 8}
+
+
+def test_a_plan_remembers_a_limited_number_of_paths(monkeypatch):
+    monkeypatch.setattr("aiostream_ds._routing.plan._MATCHES", 2)
+    plan = Base._ds_plan
+    for n in range(1, 20):
+        assert plan.match(f"b/{n}")[1] == {"n": n}
+        assert len(plan._matches) <= 2
+
+
 @pytest.mark.parametrize(
     "path, message",
     [

@@ -6,7 +6,7 @@ column of text or of booleans, a column without rows, and two series with the sa
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from aiostream_ds._encoding.blocks import to_list
 from aiostream_ds._encoding.field_names import full_name
@@ -14,17 +14,12 @@ from aiostream_ds._frames.columns import NUMBERS
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds.errors import BadQuery
 
-__all__ = ["alert_frames", "is_for_alerting", "is_series"]
+__all__ = ["FROM_ALERT", "alert_frames", "is_series"]
 
-_HEADER = "fromalert"
-"""The header of a query of an alert rule; its value is "true"."""
+FROM_ALERT = "fromalert"
+"""The header of a query of an alert rule, in lower case; its value is "true"."""
 
 _SERIES = NUMBERS | {FieldType.TIME}
-
-
-def is_for_alerting(headers: Mapping[str, str]) -> bool:
-    """Whether a query with these headers is that of an alert rule."""
-    return any(name.lower() == _HEADER and value == "true" for name, value in headers.items())
 
 
 def alert_frames(frame: Frame, cursor: Collection[str] = ()) -> list[Frame]:

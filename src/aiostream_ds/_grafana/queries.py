@@ -24,7 +24,7 @@ from aiostream_ds._frames.dataframes import hint, is_table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.times import MILLISECOND
 from aiostream_ds._grafana import conversion
-from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting, is_series
+from aiostream_ds._grafana.alerting import FROM_ALERT, alert_frames, is_series
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.instances import Instance
@@ -106,9 +106,10 @@ async def answer(
     Raises PluginError for an invalid query or an upstream failure.
     """
     source = instance.source
-    is_alert_rule = is_for_alerting(headers)
-    has_expression = not is_alert_rule and _header(headers, _FROM_EXPRESSION) == "true"
-    is_list = _header(headers, _PANEL) in _LISTS or message.ref_id == _ANNOTATIONS
+    headers = {name.lower(): value for name, value in headers.items()}
+    is_alert_rule = headers.get(FROM_ALERT) == "true"
+    has_expression = not is_alert_rule and headers.get(_FROM_EXPRESSION) == "true"
+    is_list = headers.get(_PANEL) in _LISTS or message.ref_id == _ANNOTATIONS
     caller = _Caller(context.user, is_alert_rule, has_expression, is_list)
     model = _model(message)
     streams = model.get("withStreaming") is not False
@@ -141,19 +142,26 @@ def _model(message: pb.DataQuery) -> dict[str, Any]:
     size = len(message.json)
     if size > QUERY_LIMIT:
         raise BadQuery(f"expected a query of at most {QUERY_LIMIT:,} bytes, got {size:,}")
-    model = conversion.parse_json(message.json, "the query") if message.json.strip() else {}
+    text = message.json
+    model = conversion.parse_json(text, "the query") if text and not text.isspace() else {}
     if not isinstance(model, dict):
         shown = msgspec.json.encode(model).decode()
         raise BadQuery(f"the query must be a JSON object, got {shown[:_SHOWN]}")
-    time_range = message.time_range or pb.TimeRange()
-    query_type = model.get("queryType")
-    return model | {
-        "refId": message.ref_id or "A",
-        "queryType": message.query_type or (query_type if isinstance(query_type, str) else ""),
-        "maxDataPoints": message.max_data_points or 100,
-        "intervalMs": message.interval_ms or 1000,
-        "timeRange": {"from_ms": time_range.from_epoch_ms, "to_ms": time_range.to_epoch_ms},
-    }
+    query_type = message.query_type
+    if not query_type:
+        found = model.get("queryType")
+        query_type = found if isinstance(found, str) else ""
+    span = message.time_range  # without `or`: the truth of a message compares all its fields
+    model["refId"] = message.ref_id or "A"
+    model["queryType"] = query_type
+    model["maxDataPoints"] = message.max_data_points or 100
+    model["intervalMs"] = message.interval_ms or 1000
+    model["timeRange"] = (
+        {"from_ms": 0, "to_ms": 0}
+        if span is None
+        else {"from_ms": span.from_epoch_ms, "to_ms": span.to_epoch_ms}
+    )
+    return model
 
 
 def _stream_request(
@@ -170,6 +178,8 @@ async def _result_frames(
     replay: RowReplay, instance: Instance, caller: _Caller, query: Query, result: Any
 ) -> list[Frame]:
     """The frames of what a `@query` method has returned."""
+    if isinstance(result, Frame):
+        return [copy_frame(result)]
     if isinstance(result, Mapping):
         return await _named_frames(instance, caller, query, result)
     if not isinstance(result, list) and type(result) is not tuple:
@@ -329,10 +339,6 @@ def _history_range(query: Query, thin: bool) -> HistoryRange:
 
 def _ends_now(query: Query) -> bool:
     return query.time_range.end > datetime.now(UTC) - OPEN_RANGE
-
-
-def _header(headers: Mapping[str, str], wanted: str) -> str:
-    return next((value for name, value in headers.items() if name.lower() == wanted), "")
 
 
 def _add_notice(frame: Frame, text: str, severity: Literal["info", "warning"] = "info") -> None:

@@ -6,6 +6,7 @@ The field numbers are those of `DataResponse`, `QueryDataResponse`, `QueryChunke
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from aiostream_ds._grpc.framing import bytes_header, varint_field
@@ -33,19 +34,31 @@ def query_data(answers: Mapping[str, Answer]) -> list[Piece]:
     """A `QueryDataResponse` in pieces, from the answers by refId."""
     response: list[Piece] = []
     for ref_id, answer in answers.items():
+        is_error = answer.error or answer.source
+        tail = _failed(answer) if is_error else _ending(answer.status, answer.form)
         body: list[Piece] = []
+        size = len(tail)
         for frame in answer.frames:
-            body += bytes_header(1, sum(map(len, frame))), *frame
-        body += (
-            _string(2, answer.error),
-            varint_field(4, answer.status),
-            _string(5, answer.source),
-            varint_field(6, answer.form),
-        )
-        size = sum(map(len, body))
-        key, header = _string(1, ref_id), bytes_header(2, size)
-        response += bytes_header(1, len(key) + len(header) + size), key, header, *body
+            length = sum(map(len, frame))
+            start = bytes_header(1, length)
+            size += len(start) + length
+            body += start, *frame
+        body.append(tail)
+        start = _string(1, ref_id) + bytes_header(2, size)
+        response += bytes_header(1, len(start) + size) + start, *body
     return response
+
+
+@lru_cache(maxsize=64)
+def _ending(status: int, form: int) -> bytes:
+    """The fields after the frames of an answer without an error."""
+    return varint_field(4, status) + varint_field(6, form)
+
+
+def _failed(answer: Answer) -> bytes:
+    source = _string(5, answer.source)
+    fields = _string(2, answer.error), varint_field(4, answer.status), source
+    return b"".join((*fields, varint_field(6, answer.form)))
 
 
 def chunks(ref_id: str, answer: Answer) -> Iterator[list[Piece]]:

@@ -118,16 +118,24 @@ class Call:
     def peek(self) -> Any:
         """The only request message, decoded, if the host has sent it and ended its side of the
         stream. It can still be received. None in any other case, also for an invalid message."""
+        body = self._whole_body()
+        if body is None:
+            return None
+        try:
+            return self._server.codec.decode(body, self.method.request_type)
+        except Exception:
+            return None  # `receive` raises it
+
+    def _whole_body(self) -> bytes | None:
+        """The body of the only request message, once all of it is there; None if it is not valid.
+        It can still be read."""
         data = self.stream.unread
         if data is None or len(data) < 5 or data[0]:
             return None
         size = len(data) - 5
         if size != int.from_bytes(data[1:5], "big") or size > self._server.receive_limit:
             return None
-        try:
-            return self._server.codec.decode(bytes(data[5:]), self.method.request_type)
-        except Exception:
-            return None  # `receive` raises it
+        return bytes(memoryview(data)[5:])
 
     async def receive(self) -> Any:
         """The next request message, decoded; None when the host has ended its side of the stream.
@@ -146,6 +154,10 @@ class Call:
 
     async def _receive_body(self) -> bytes | None:
         limit = self._server.receive_limit
+        whole = self._whole_body()  # nearly every request
+        if whole is not None:
+            self.stream.discard()
+            return whole
         prefix = await self.stream.read(5)
         if not prefix:
             return None

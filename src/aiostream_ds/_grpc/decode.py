@@ -75,7 +75,7 @@ class Decoder(Generic[T]):
     def parse(self, data: bytes) -> T:
         """The message in `data`. Raises ValueError when it is truncated or malformed."""
         message = self._kind.__new__(self._kind)
-        message.__dict__.update(self._values(data))
+        message.__dict__ = self._values(data)
         return message
 
     def _values(self, data: bytes) -> dict[str, Any]:
@@ -98,13 +98,21 @@ class Decoder(Generic[T]):
                     size = data[position]
                     position += 1
                     if size > 127:
-                        size, position = _read_varint(data, position - 1)
+                        high = data[position]
+                        if high < 128:
+                            size = size & 127 | high << 7
+                            position += 1
+                        else:
+                            size, position = _read_varint(data, position - 1)
                     value = data[position : position + size]
                     position += size
                     if position > end:
                         raise IndexError
                 elif wire_type == 0:
-                    value, position = _read_varint(data, position)
+                    value = data[position]
+                    position += 1
+                    if value > 127:
+                        value, position = _read_varint(data, position - 1)
                 elif wire_type in (1, 5):
                     position += 8 if wire_type == 1 else 4
                     continue
@@ -187,23 +195,15 @@ def _to_signed(number: int) -> int:
     return number - (1 << 64) if number >> 63 else number
 
 
-def _to_string(value: bytes) -> str:
-    return value.decode()
-
-
-def _to_bytes(value: bytes) -> bytes:
-    return value
-
-
 def _conversion(
     field: Any, kind: Any, decoders: dict[type, Any]
 ) -> tuple[int, Callable[[Any], Any]]:
     """The field's wire type, and what converts a value of that type."""
     proto = field.proto_type
     if proto == betterproto2.TYPE_STRING:
-        return 2, _to_string
+        return 2, bytes.decode  # without a frame of Python
     if proto == betterproto2.TYPE_BYTES:
-        return 2, _to_bytes
+        return 2, bytes
     if proto == betterproto2.TYPE_MESSAGE:
         return 2, decoders.get(kind) or Decoder(kind, decoders).parse
     if proto in (betterproto2.TYPE_INT64, betterproto2.TYPE_INT32):

@@ -39,6 +39,9 @@ RESERVED_PATH = "x"
 RESERVED_RESOURCES = ("replay", "forms")
 """First segments of the resources for the frontend; no resource of an author may start with one."""
 
+_MATCHES = 4_096
+"""Paths that a plan remembers; each has at most 160 characters."""
+
 
 def split_exact(path: str) -> tuple[bool, str]:
     """Whether this is the path of an exact channel, and the path without its first segment."""
@@ -200,15 +203,26 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             NotFound: the path belongs to no stream, or a value does not fit its annotation.
         """
+        known = self._matches.get(path)
+        if known is not None:
+            return known[0], known[1].copy()
         first = path.partition("/")[0]
         for stream in self._by_first.get(first, self._by_first[""]):
             arguments = stream.arguments(path)
             if arguments is not None:
-                return stream, arguments
+                if len(self._matches) >= _MATCHES:
+                    self._matches.clear()
+                self._matches[path] = stream, arguments
+                return stream, arguments.copy()
         patterns = ", ".join(repr(s.pattern.text) for s in self.streams.values()) or "none"
         spelled = self.spell(path)
         hint = "" if spelled == path else f"; the path that may be meant is {spelled!r}"
         raise NotFound(f"expected a path of the streams {patterns}, got {path!r}{hint}")
+
+    @cached_property
+    def _matches(self) -> dict[str, tuple[StreamPlan, dict[str, Any]]]:
+        """What `match` has found: Grafana subscribes to a path for each viewer and reconnect."""
+        return {}
 
     @cached_property
     def _by_first(self) -> dict[str, list[StreamPlan]]:
@@ -258,9 +272,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             BadQuery: there is no such handler.
         """
+        exact = self.streams.get(query_type) or self.queries.get(query_type)
+        if exact is not None:
+            return exact
         found: dict[str, StreamPlan | QueryPlan] = {**self.queries, **self.streams}
-        if query_type in found:
-            return found[query_type]
         if not query_type and len(found) == 1:
             return next(iter(found.values()))
         names = ", ".join(repr(name) for name in found) or "nothing"

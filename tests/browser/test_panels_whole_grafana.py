@@ -27,13 +27,14 @@ WALK = {"datasource": SOURCE, "queryType": "walk", "hz": 20, "seed": 7}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def grafana(
-    packaged: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[WholeGrafana]:
     require("grafana", bool(HOME), "AIOSTREAM_DS_WHOLE_GRAFANA does not name a Grafana")
     version = version_of(Path(HOME))
     if version.split(".")[:2] != VERSION.split(".")[:2]:
         pytest.skip(f"this Grafana is {version}; AIOSTREAM_DS_GRAFANA is {VERSION}")
-    async with open_grafana(packaged.parent, tmp_path_factory.mktemp("grafana")) as found:
+    executable: Path = request.getfixturevalue("packaged")  # only now: it takes a minute
+    async with open_grafana(executable.parent, tmp_path_factory.mktemp("grafana")) as found:
         yield found
 
 

@@ -41,12 +41,14 @@ class Begun:
     """A method that begins without a task unless it is not ready; the paths of its calls."""
 
     def __init__(self):
-        self.is_ready = True
+        self.is_ready, self.error = True, None
         self.begun, self.run_with = [], []
 
     def begin(self, request, call):
         if not self.is_ready:
             return False
+        if self.error is not None:
+            raise self.error
         self.begun.append(request.path)
         call.unattended = Response(call)
         return True
@@ -117,6 +119,28 @@ async def test_an_invalid_request_does_not_begin(data, status):
     await host.settle()
     assert (method.begun, method.run_with) == ([], [])
     assert host.ended[number] == str(status.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (GRPCError(Status.UNAVAILABLE, "lost"), Status.UNAVAILABLE),
+        (ZeroDivisionError("oops"), Status.INTERNAL),
+    ],
+)
+async def test_a_call_that_fails_to_begin_ends_and_the_next_one_begins(error, status):
+    method = Begun()
+    method.error = error
+    host = method.host()
+    first, second = (host.request(RUN, message=message("a")) for _ in range(2))
+    host.deliver()
+    await host.settle()
+    assert host.ended == {each: str(status.value) for each in (first, second)}
+    assert not host.server.tasks and not host.protocol.connection.streams
+    method.error = None
+    host.request(RUN, message=message("b"))
+    await host.settle()
+    assert (method.begun, method.run_with) == (["b"], [])
 
 
 async def test_a_call_with_a_deadline_does_not_begin():

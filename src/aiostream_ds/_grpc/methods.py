@@ -30,7 +30,7 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 Begin = Callable[[Any, Any], bool]
 """Begins a server stream without a task: sets `Call.unattended`. Its arguments are those of a
-`Handler`. False: it has done nothing, and the `Handler` has to be called. Must not raise."""
+`Handler`. False: it has done nothing, and the `Handler` has to be called. Raises GRPCError."""
 
 
 class Method(NamedTuple):

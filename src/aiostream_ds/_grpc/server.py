@@ -182,9 +182,19 @@ class _ConnectionCalls:
             return False
         call.method = method
         request = call.peek()
-        if request is None or not method.begin(request, call):
+        if request is None:
             return False
-        call.stream.discard()
+        try:
+            if not method.begin(request, call):
+                return False
+            call.stream.discard()
+            return True
+        except GRPCError as error:
+            call.finish(error.status, error.message or "")
+        except Exception as error:
+            log.exception("%s failed", call.path)
+            call.finish(Status.INTERNAL, describe(error))
+        self._end(call, is_cancelled=False)
         return True
 
     def resume(self, call: Call) -> None:

@@ -6,6 +6,7 @@ import anyio
 
 from aiostream_ds._author_code import message_of
 from aiostream_ds._channels.exceptions import ChannelError, StreamFailed
+from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._grafana import conversion, replies
 from aiostream_ds._grafana.authorization import admit, authorize
 from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
@@ -18,6 +19,7 @@ from aiostream_ds._grafana.stream_runs import join
 from aiostream_ds._grpc.call import Call, GRPCError, Status, Unattended
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._routing.plan import split_exact
 from aiostream_ds.errors import BadQuery, PermissionDenied
 
 __all__ = ["PUBLISH_LIMIT", "REFUSED_WAIT", "StreamService"]
@@ -86,17 +88,11 @@ class StreamService(Service):
 
     def begin_stream(self, request: pb.RunStreamRequest, call: Call) -> bool:
         """`run_stream` without a task, which takes as long as the rest of opening a channel: if the
-        instance is open. It is left to `run_stream` to fail, and to follow an exact channel."""
+        instance is open. Not for an exact channel, which is written by a task."""
         instance = self.instances.find_open(request.plugin_context)
-        if instance is None:
+        if instance is None or split_exact(request.path)[0]:
             return False
-        try:
-            channel = resolve_channel(instance, request.path)
-            if channel.exact:
-                return False
-            subscription = join(self.registry, self.replay, channel, self.counters)
-        except Exception:
-            return False
+        _, subscription = self._join(instance, request.path)
         PacketWriter(call, subscription, _stream_error).begin()
         return True
 
@@ -104,12 +100,10 @@ class StreamService(Service):
         """Join the path's channel and send its packets until either side ends."""
         try:
             instance = await self._instance(request.plugin_context)
-            channel = resolve_channel(instance, request.path)
-            subscription = join(self.registry, self.replay, channel, self.counters)
         except Exception as error:
-            if not isinstance(error, ChannelError):
-                self.log_error(error, "stream", request.path)
+            self.log_error(error, "stream", request.path)
             raise _stream_error(error) from None
+        channel, subscription = self._join(instance, request.path)
         if not channel.exact:
             return await send_packets(call, subscription, _stream_error)
         try:
@@ -120,6 +114,16 @@ class StreamService(Service):
         finally:
             subscription.leave()
         return None
+
+    def _join(self, instance: Instance, path: str) -> tuple[ChannelRequest, Subscription]:
+        """Join the channel of a path. Raises GRPCError."""
+        try:
+            channel = resolve_channel(instance, path)
+            return channel, join(self.registry, self.replay, channel, self.counters)
+        except Exception as error:
+            if not isinstance(error, ChannelError):
+                self.log_error(error, "stream", path)
+            raise _stream_error(error) from None
 
     async def _resolve(self, context: pb.PluginContext | None, path: str) -> ChannelRequest:
         """The channel of a path. Raises NotFound for an unknown path."""

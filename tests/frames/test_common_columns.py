@@ -141,6 +141,16 @@ def test_the_fast_path_declines_other_columns(kind, values):
         assert CommonCaseWriter([kind]).row(values) is None
 
 
+@pytest.mark.parametrize("low", [-(2**63) - 1, -(2**64), -(2**80)])
+@pytest.mark.parametrize("missing", [[], [None]])
+def test_an_integer_beyond_64_bits_among_many_large_ones_is_refused(low, missing):
+    values = [2**40] * 64 + missing + [low]
+    writer = CommonCaseWriter([FieldType.INT64], nullable=[0])
+    assert writer.data([values]) is None
+    values[-1] = -(2**63)
+    assert orjson.loads(writer.data([values]))["values"] == [values]
+
+
 @given(TYPED_VALUES, st.booleans())
 def test_a_validated_list_needs_no_conversion_and_no_check(column, is_declared):
     kind, values = column

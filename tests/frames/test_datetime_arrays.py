@@ -1,7 +1,8 @@
 """Datetimes as an array have the milliseconds of the exact path, or are left to it."""
 
 import sys
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -14,9 +15,33 @@ from aiostream_ds._frames.times import read_datetimes
 START = datetime(2026, 3, 1, tzinfo=UTC)
 BERLIN = timezone(timedelta(hours=1))
 
+
+class NoOffset(tzinfo):
+    """A zone with which a datetime is naive."""
+
+    def utcoffset(self, _value):
+        return None
+
+
 fractions = st.integers(0, 999).map(lambda ms: timedelta(milliseconds=ms))
 seconds = st.integers(0, 2**32 - 1).map(lambda s: timedelta(seconds=s))
-zones = st.sampled_from([UTC, BERLIN, timezone(timedelta(hours=5, minutes=30))])
+zones = st.sampled_from(
+    [
+        UTC,
+        BERLIN,
+        timezone(timedelta(hours=5, minutes=30)),
+        ZoneInfo("Europe/Dublin"),
+        ZoneInfo("Africa/Monrovia"),
+    ]
+)
+uncommon_zones = st.sampled_from(
+    [
+        None,
+        NoOffset(),
+        timezone(timedelta(microseconds=7)),
+        timezone(-timedelta(seconds=1, hours=9)),
+    ]
+)
 moments = st.builds(
     lambda second, fraction, zone: (
         datetime(1970, 1, 1, tzinfo=UTC) + second + fraction
@@ -25,7 +50,7 @@ moments = st.builds(
     fractions,
     zones,
 )
-others = st.datetimes(timezones=zones | st.none())
+others = st.datetimes(timezones=zones | uncommon_zones)
 
 
 def whole(value):
@@ -70,12 +95,24 @@ def test_a_second_whose_bytes_look_like_a_timestamp_is_read():
     "value",
     [
         START.replace(tzinfo=None),
+        START.replace(tzinfo=NoOffset()),
+        datetime.min.replace(tzinfo=BERLIN),
+        datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))),
         START + timedelta(microseconds=1),
         datetime(1969, 12, 31, tzinfo=UTC),
         datetime(2263, 1, 1, tzinfo=UTC),
         datetime(2600, 1, 1, tzinfo=UTC),
     ],
-    ids=["naive", "microseconds", "before 1970", "beyond the limit", "beyond 34 bits"],
+    ids=[
+        "naive",
+        "no offset",
+        "before the year 1",
+        "after the year 9999",
+        "microseconds",
+        "before 1970",
+        "beyond the limit",
+        "beyond 34 bits",
+    ],
 )
 def test_an_uncommon_time_among_others_is_left_to_the_exact_path(value):
     assert datetimes_array([START, value, START]) is None

@@ -313,12 +313,11 @@ class CommonCaseWriter:
                     # orjson refuses integers below 64 bits, and takes unsigned ones
                     if highest > case.high:
                         return None
-                    if wanted is FieldType.TIME and min(values) < case.low:
+                    is_large = highest > _LARGE_INT and len(values) >= _MANY
+                    if (is_large or wanted is FieldType.TIME) and min(present) < case.low:
                         return None
-                    if highest > _LARGE_INT and len(values) >= _MANY:
+                    if is_large:
                         found = _large_integers(values)
-                        if found is None:
-                            return None
             elif kind is datetime and wanted is FieldType.TIME:
                 found = datetimes_array(values) if len(values) >= _MANY else None
                 if found is None:
@@ -337,12 +336,9 @@ class CommonCaseWriter:
         return converted, nulls
 
 
-def _large_integers(values: list[Any]) -> orjson.Fragment | None:
-    """The JSON of integers, some of them large; None: one has more than 64 bits."""
-    try:
-        return orjson.Fragment(_encode_integers(values))
-    except OverflowError:
-        return None
+def _large_integers(values: list[Any]) -> orjson.Fragment:
+    """The JSON of integers of 64 bits or None. msgspec writes longer integers, too."""
+    return orjson.Fragment(_encode_integers(values))
 
 
 def _write(columns: Sequence[Any], nanos: Sequence[Any], nulls: int) -> bytes | None:

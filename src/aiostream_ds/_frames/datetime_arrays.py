@@ -32,8 +32,8 @@ def datetimes_array(values: list[datetime]) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is None or not values:
         return None
+    body = _timestamps(values)
     count = len(values)
-    body = _encode(values)[_header_size(count) :]
     if len(body) == count * _WHOLE_SIZE:
         items = numpy.frombuffer(body, numpy.dtype([("type", ">u2"), ("value", ">u4")]))
         is_whole = (items["type"] == int.from_bytes(_WHOLE)).all()
@@ -51,6 +51,20 @@ def datetimes_array(values: list[datetime]) -> Any:
         return None
     times = ((value & _SECONDS) * 1000 + parts).astype("i8")
     return times if times.max() <= TIME_LIMIT else None
+
+
+def _timestamps(values: list[datetime]) -> bytes:
+    """The timestamps one after another. Empty: some have no time zone, or none in the years 1 to
+    9999 in UTC."""
+    try:
+        # msgspec takes a tzinfo without an offset as UTC. A comparison with others fails, and takes
+        # less time than to get each tzinfo.
+        max(values)
+        if values[0].utcoffset() is None:
+            return b""
+        return _encode(values)[_header_size(len(values)) :]
+    except (TypeError, OverflowError):
+        return b""
 
 
 def _header_size(count: int) -> int:

@@ -66,9 +66,13 @@ class Row(msgspec.Struct, gc=False):
                 values = values.copy()
             elif values.__class__ not in _arrays:
                 values = _native_column(name, values)
-            if len(values) != rows:
+            try:
+                count = len(values)
+            except TypeError:  # an array without a dimension
+                raise _not_a_column(name, values) from None
+            if count != rows:
                 is_even = not own
-                rows = len(values)
+                rows = count
             own.append(values)
         if len(columns) != len(own):
             raise _other_names(cls, columns)
@@ -123,10 +127,14 @@ def _native_column(name: str, values: Any) -> Any:
         return values.copy()
     found = to_native(name, values)
     if isinstance(found, str | bytes | Mapping) or not hasattr(found, "__len__"):
-        raise TypeError(f"column {name!r} must be a list or an array, got {short_repr(values)}")
+        raise _not_a_column(name, values)
     if type(found).__module__ == "numpy":
         _arrays.add(type(found))
     return found
+
+
+def _not_a_column(name: str, values: Any) -> TypeError:
+    return TypeError(f"column {name!r} must be a list or an array, got {short_repr(values)}")
 
 
 def _other_names(kind: type[Row], columns: Mapping[str, Any]) -> TypeError:

@@ -403,6 +403,11 @@ def test_columns_and_rows_of_one_class_share_their_schema():
             TypeError,
             "column 'note' must be a list or an array, got 'x'",
         ),
+        (
+            {"time": np.array([1]), "celsius": np.array(1.5), "note": [""]},
+            TypeError,
+            r"column 'celsius' must be a list or an array, got array\(1.5\)",
+        ),
     ],
 )
 def test_columns_that_do_not_fit_their_class_are_refused_by_from_columns(given, kind, message):

@@ -18,6 +18,10 @@ from tests.operators.kit import START, Source, at, collect, ticks
 pytestmark = pytest.mark.virtual
 
 
+class Reading(Row):
+    n: int
+
+
 async def windows(rows, seconds, **options):
     found = await collect(tumbling(rows, seconds, **options))
     return [((w.start - START).total_seconds(), [row["v"] for row in w.rows]) for w in found]
@@ -129,6 +133,11 @@ async def test_windows_before_1970_are_aligned_too():
         ({"time": True}, TypeError, "got True"),
         ({"time": math.nan}, TypeError, "got nan"),
         ([{"time": START}], TypeError, "must yield rows, got a list of 1; yield them one by one: "),
+        (
+            Reading.from_columns(n=[1, 2]),
+            TypeError,
+            "must yield rows, got Columns of 2; yield them",
+        ),
     ],
 )
 async def test_another_time_is_named(row, error, text):

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from aiostream_ds import (
     Buffer,
+    Columns,
     Cursor,
     DataSource,
     Frame,
@@ -19,6 +20,7 @@ from aiostream_ds import (
     RowOrder,
     Rows,
     Settings,
+    Status,
     User,
     query,
     resource,
@@ -670,15 +672,23 @@ def test_two_methods_may_answer_one_path_by_different_http_methods():
 # Row types
 
 
-def test_rows_without_a_class_leave_the_schema_open():
-    async def run(self) -> Rows[Row]:
+@pytest.mark.parametrize(
+    "kind", [Row, Frame, Columns, Columns[Any], list[Columns], Columns | Status], ids=str
+)
+def test_rows_without_a_class_leave_the_schema_open(kind):
+    async def run(self):
         yield {}
 
+    run.__annotations__["return"] = AsyncIterator[kind]
     made = type("Made", (DataSource,), a_stream("s", run))
     assert made._ds_plan.streams["s"].row is None
 
 
-@pytest.mark.parametrize("kind", [list[Reading], Annotated[Reading, "what"]])
+@pytest.mark.parametrize(
+    "kind",
+    [list[Reading], Annotated[Reading, "what"], Columns[Reading], Reading | Columns[Reading]],
+    ids=str,
+)
 def test_a_row_class_is_found_inside(kind):
     async def run(self):
         yield {}

@@ -10,7 +10,7 @@ from aiostream_ds._channels.status import Status
 from aiostream_ds._encoding.cursor_kinds import CursorKind
 from aiostream_ds._encoding.row_columns import row_columns
 from aiostream_ds._encoding.row_kinds import KINDS, declared_fields, declared_names, row_kind
-from aiostream_ds._frames.frame import FieldType, Frame
+from aiostream_ds._frames.frame import FieldType
 from aiostream_ds.rows import Columns, Cursor, Row
 
 __all__ = ["check_cursor", "row_class"]
@@ -34,9 +34,10 @@ def row_class(rows: Any) -> type | None:
     if len(found) != 1:
         return None
     kind = found.pop()
-    if not isinstance(kind, type) or kind in (Row, Frame) or declared_names(kind) is None:
+    if not isinstance(kind, type) or kind is Row or row_kind(kind) is None:
+        return None  # Frame and Columns have fields, which are not columns
+    if declared_names(kind) is None:
         return None
-    row_kind(kind)
     row_columns(kind)
     return kind
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from aiostream_ds._short_repr import short_repr
+from aiostream_ds.rows import Columns
 
 __all__ = ["optional_value", "value_of"]
 
@@ -16,7 +17,7 @@ def value_of(row: Any, name: str) -> Any:
 
     Raises:
         LookupError: the row does not have it.
-        TypeError: it is not a row, but a list.
+        TypeError: it is not a row, but a list or `Columns`.
     """
     try:
         return row[name] if isinstance(row, Mapping) else getattr(row, name)
@@ -30,7 +31,7 @@ def optional_value(row: Any, name: str) -> Any:
     """The value of a column; None where the row does not have it.
 
     Raises:
-        TypeError: it is not a row, but a list.
+        TypeError: it is not a row, but a list or `Columns`.
     """
     if isinstance(row, Mapping):
         return cast("Mapping[str, Any]", row).get(name)
@@ -41,9 +42,11 @@ def optional_value(row: Any, name: str) -> Any:
 
 
 def _refuse_list(row: Any) -> None:
-    if isinstance(row, list):
+    if isinstance(row, list | Columns):
+        what = "Columns" if isinstance(row, Columns) else "a list"
+        count = row.rows if isinstance(row, Columns) else len(row)
         raise TypeError(
-            f"the source of a window must yield rows, got a list of {len(row)}; yield them one by"
+            f"the source of a window must yield rows, got {what} of {count}; yield them one by"
             f" one: {short_repr(row)}"
         )
 

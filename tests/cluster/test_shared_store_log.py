@@ -5,6 +5,7 @@ import tracemalloc
 from pathlib import Path
 from random import Random
 
+import anyio
 import pytest
 
 from aiostream_ds._cluster.engine import START
@@ -85,6 +86,10 @@ async def test_pushes_are_refused_while_another_server_reads_what_this_one_canno
 
             patch.setattr(replica._codec, "decode", decode)
             await push(found.open[0], "a", 1)
+            await agree(found.all[:1], 2)
+            with anyio.fail_after(10):  # viewers of this server lack rows, also without a push here
+                while "cluster_encryption_keys" not in replica.problem:
+                    await anyio.sleep(0.05)
             answer = await found.open[1].resource("push/a", method="POST", body=b'[{"n": 9}]')
             assert answer.status == 503
             assert b"cluster_encryption_keys" in answer.body, answer

@@ -9,7 +9,8 @@ overtaken is void, and its rows are written again. So a server decides what an e
 as whether a key is known, when it has all entries before it.
 
 An entry that no server can read is void, too: it was written by a program without the key, or was
-damaged. Before a server writes after one, it asks the others whether they have read it.
+damaged. The server asks the others whether they have read it: then it lacks their rows, and writes
+none after it.
 """
 
 import os
@@ -282,8 +283,8 @@ class StoreReplica:
             await self._advance()
         if self._must_link or self._must_read or self._events:
             return
+        await self._confirm_void()
         if self._waiting:
-            await self._confirm_void()
             await self._write()
             self.problem = ""
             return

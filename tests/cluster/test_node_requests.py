@@ -130,3 +130,30 @@ async def test_a_late_request_is_an_error_and_not_handled(handled, monkeypatch):
                 await a.request("node2", "echo", b"%d" % number, 5)
         assert handled == [b"0", b"1", b"2", b"3"]
         assert "not known" in str(errors[0])
+
+
+async def test_a_request_that_takes_long_is_answered_once_however_many_others_are(
+    handled, monkeypatch
+):
+    monkeypatch.setattr(node_requests, "_REMEMBERED", 2)
+    server = Recorded()
+    async with nodes(server, KEYS, KEYS) as (a, b):
+        answer_with(handled, b)
+        answers: list[bytes] = []
+
+        async def wait(payload: bytes) -> bytes:
+            handled.append(payload)
+            await anyio.sleep(3)
+            return b"done"
+
+        async def ask() -> None:
+            answers.append(await a.request("node2", "wait", b"long", 5))
+
+        b.handle("wait", wait)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.sleep(0.2)
+            for number in range(4):
+                await a.request("node2", "echo", b"%d" % number, 5)
+        assert answers == [b"done"]
+        assert handled == [b"long", b"0", b"1", b"2", b"3"]

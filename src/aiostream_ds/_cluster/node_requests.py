@@ -95,7 +95,8 @@ class NodeRequests:
         self._handlers: dict[str, RequestHandler] = {}
         self._waiting: dict[bytes, _Waiting] = {}
         self._numbers: dict[str, int] = {}  # of the last request to each node
-        self._answers: OrderedDict[_Key, _Answer | None] = OrderedDict()  # None: not ready yet
+        self._in_progress: set[_Key] = set()
+        self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
         self._forgotten: dict[str, int] = {}  # the highest number of each sender
         self._answer_bytes = 0
         node.listen(_inbox(node.name), self._received)
@@ -165,6 +166,8 @@ class NodeRequests:
 
     async def _handle(self, request: _Request) -> None:
         key = request.sender, request.number
+        if key in self._in_progress:  # the answer is sent when it is ready
+            return
         if key in self._answers:
             answer = self._answers[key]
         elif request.number <= self._forgotten.get(request.sender, 0):
@@ -172,11 +175,10 @@ class NodeRequests:
             text = "whether the request was handled is not known any more"
             answer = _Answer(request.id, "UpstreamError", text.encode())
         else:
-            self._answers[key] = None
+            self._in_progress.add(key)
             answer = await self._answer(request)
+            self._in_progress.remove(key)
             self._remember(key, answer)
-        if answer is None:  # it is sent when it is ready
-            return
         try:
             try:
                 await self._send(request.sender, _encode(answer))
@@ -210,7 +212,7 @@ class NodeRequests:
             len(self._answers) > _REMEMBERED or self._answer_bytes > _REMEMBERED_BYTES
         ):
             (sender, number), oldest = self._answers.popitem(last=False)
-            self._answer_bytes -= 0 if oldest is None else len(oldest.payload)
+            self._answer_bytes -= len(oldest.payload)
             self._forgotten[sender] = max(number, self._forgotten.get(sender, 0))
 
 

@@ -93,7 +93,7 @@ def section(title: str) -> msgspec.Meta:
     is closed until it is clicked, unless one of its fields is set or required. Sections follow the
     other fields, *Advanced* last.
     """
-    if not title.strip():
+    if not isinstance(title, str) or not title.strip():
         raise ValueError(f"title must be a text that names the section, got {title!r}")
     return msgspec.Meta(extra_json_schema={"section": title})
 

@@ -332,6 +332,10 @@ def test_a_section_is_that_of_its_fields_also_of_bases_and_queries():
     assert found["queries"][0]["schema"]["properties"]["limit"]["section"] == "Advanced"
 
 
-def test_a_section_needs_a_title():
-    with pytest.raises(ValueError, match="title must be a text that names the section, got ' '"):
-        section(" ")
+@pytest.mark.parametrize("title", [" ", "", 5, None])
+def test_a_section_needs_a_title(title):
+    shown = re.escape(repr(title))
+    with pytest.raises(
+        ValueError, match=f"title must be a text that names the section, got {shown}"
+    ):
+        section(title)

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import types
 
 import pytest
 
@@ -147,8 +148,10 @@ async def test_a_call_with_a_deadline_does_not_begin():
     method = Begun()
     host = method.host()
     host.request(RUN, headers=[("grpc-timeout", "30S")], message=message("a"))
+    invalid = host.request(RUN, headers=[("grpc-timeout", "")], message=message("b"))
     await host.settle()
     assert (method.begun, method.run_with) == ([], ["a"])
+    assert host.ended[invalid] == str(Status.INVALID_ARGUMENT.value)
 
 
 async def test_calls_of_a_closed_server_do_not_begin():
@@ -265,3 +268,70 @@ async def test_a_stream_of_packets_has_a_task_only_while_the_window_is_closed():
     assert host.bodies[number] == expected
     await host.leave()
     assert subscription.left == 1
+
+
+async def test_a_call_that_a_program_ends_in_its_begin_ends_alone():
+    method = Begun()
+    method.error = SystemExit(3)
+    host = method.host()
+    first, second = (host.request(RUN, message=message("a")) for _ in range(2))
+    await host.settle()
+    assert host.ended == {each: str(Status.INTERNAL.value) for each in (first, second)}
+    assert not host.protocol.connection.streams
+
+
+class EagerTask(asyncio.Task):
+    """A task whose first step runs in `create_task`, as an eager task's of Python 3.12."""
+
+    def __init__(self, work, **options):
+        self.is_done_at_once = False
+        try:
+            signal = work.send(None)
+        except StopIteration:
+            self.is_done_at_once = True
+            super().__init__(asyncio.sleep(0), **options)
+            return
+        super().__init__(_rest(work, signal), **options)
+
+    def done(self):
+        return self.is_done_at_once or super().done()
+
+
+@types.coroutine
+def _continued(work, signal):
+    try:
+        while True:
+            try:
+                answer = yield signal
+            except BaseException as error:
+                signal = work.throw(error)
+            else:
+                signal = work.send(answer)
+    except StopIteration:
+        return
+
+
+async def _rest(work, signal):
+    await _continued(work, signal)
+
+
+async def test_a_call_that_goes_on_without_a_task_is_not_ended_by_an_eager_one():
+    subscription = FakeSubscription()
+    method = Begun()
+    method.is_ready = False
+    method.run = lambda _, call: send_packets(call, subscription)
+    host = method.host()
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, work, **options: EagerTask(work, loop=loop, **options))
+    try:
+        number = host.request(RUN, message=message("a"))
+        await host.settle()
+        subscription.put(PACKETS[0])
+        await host.settle()
+        assert host.bodies.get(number) == packet_message(None, PACKETS[0])
+        assert subscription.left == 0 and number not in host.resets
+        subscription.stall()
+        await host.settle()
+        assert (host.ended[number], subscription.left) == (str(Status.UNAVAILABLE.value), 1)
+    finally:
+        loop.set_task_factory(None)

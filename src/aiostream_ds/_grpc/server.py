@@ -178,7 +178,9 @@ class _ConnectionCalls:
         method = self._server.table.known(head.path)
         if method is None or method.begin is None or self._closing:
             return False
-        if head.method != "POST" or head.content_type not in _CONTENT_TYPES or head.timeout:
+        if head.method != "POST" or head.content_type not in _CONTENT_TYPES:
+            return False
+        if head.timeout is not None:
             return False
         call.method = method
         request = call.peek()
@@ -191,7 +193,7 @@ class _ConnectionCalls:
             return True
         except GRPCError as error:
             call.finish(error.status, error.message or "")
-        except Exception as error:
+        except BaseException as error:  # as in `_respond`; the other calls of this iteration begin
             log.exception("%s failed", call.path)
             call.finish(Status.INTERNAL, describe(error))
         self._end(call, is_cancelled=False)
@@ -205,7 +207,8 @@ class _ConnectionCalls:
             self._attend(call, self._respond(call))
 
     def _attend(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
-        call.task = task = self._loop.create_task(work)
+        # not by the loop's factory, which may be one of eager tasks: `task` is set before it begins
+        call.task = task = asyncio.Task(work, loop=self._loop)
         self._server.tasks.add(task)
         # a callback: a task that is cancelled before its first step never runs a `finally`
         task.add_done_callback(partial(self._done, call))

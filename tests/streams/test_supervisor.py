@@ -83,6 +83,28 @@ async def test_a_transient_error_is_retried_without_limit_and_with_growing_delay
     await stage.registry.aclose()
 
 
+async def test_a_runner_that_feeds_another_channel_counts_failures_from_the_first(caplog):
+    """A server of a cluster runs a stream again with one runner whenever it owns the channel."""
+
+    async def author(number):
+        raise UpstreamError("gone")
+        yield
+
+    stage = Stage(author)
+    run = supervise(stage._open, encode, KEY, StreamOptions(retry=RETRY), stage.delays, Counters())
+    for _ in range(2):
+        caplog.clear()
+        subscription = stage.registry.join(KEY, run)
+        begun = stage.now
+        await asyncio.sleep(1.5)
+        assert [at - begun for at in stage.begun] == [0, 1]
+        assert "stream interrupted: gone; retry in 1.0 s (attempt 1)" in caplog.messages
+        subscription.leave()
+        await asyncio.sleep(60)
+        stage.begun.clear()
+    await stage.registry.aclose()
+
+
 async def test_a_run_longer_than_the_longest_delay_resets_the_delays():
     async def author(number):
         await asyncio.sleep(100 if number == 4 else 0)

@@ -108,6 +108,7 @@ class _Supervisor:
     )
 
     _channel: Channel
+    _failures: int
 
     def __init__(
         self,
@@ -127,11 +128,11 @@ class _Supervisor:
         self._prepare = prepare
         self._declare = declare
         self._started = 0.0
-        self._failures = 0
         self._has_bug = False
 
     async def __call__(self, channel: Channel) -> None:
         self._channel = channel
+        self._failures = 0  # those of an earlier channel do not count: a cluster reuses a runner
         scope = RunScope(channel)
         scope.enter()
         use_counters(self._counters)

@@ -5,8 +5,10 @@ import contextvars
 import gc
 import logging
 import sys
+import threading
 import types
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
@@ -520,6 +522,33 @@ async def test_a_stream_that_is_ended_in_the_first_step_of_an_eager_task_closes(
         loop.set_task_factory(None)
     await anyio.sleep(1)
     assert ended == [how] and registry.running == 0
+
+
+async def test_channels_of_two_threads_close_at_the_same_moment(parts):
+    """As those of two consoles of one notebook, each with an event loop of its own."""
+    inside, over = threading.Event(), False
+
+    class Slow(Observer):
+        def on_end(self, key, error):
+            inside.set()
+            while not over:  # an event would block the loop, which the tests forbid
+                pass
+
+    async def close_one(observer):
+        registry = parts.registry.ChannelRegistry(observer=observer)
+        registry.join(KEY, parts.stream(rows(1)), Policy(linger=0)).leave()  # before its first step
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return registry.running
+
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(asyncio.run, close_one(Slow()))
+        try:
+            assert inside.wait(10)
+            assert await close_one(Observer()) == 0
+        finally:
+            over = True
+        assert slow.result(10) == 0
 
 
 async def test_awaiting_a_cancelled_future_is_an_error_of_the_stream(parts):

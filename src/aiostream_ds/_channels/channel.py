@@ -34,8 +34,6 @@ log = get_logger(__name__)
 Runner = Callable[["Channel"], Awaitable[None]]
 """A stream: a coroutine function that emits packets into its channel until it is cancelled."""
 
-_CALLBACK_CONTEXT = contextvars.Context()  # one for all channels: left out, each would have a copy
-
 _LONGEST_WAIT = 8
 """A stuck stream is cancelled again after 2, 4, 8, 8, … times the close timeout."""
 
@@ -59,6 +57,7 @@ class ChannelOwner(Protocol):
     loop: asyncio.AbstractEventLoop
     observer: Observer
     close_timeout: float
+    callback_context: contextvars.Context  # one for all channels: left out, each would have a copy
 
     def memory_of(self, instance: Hashable) -> MemoryPool:
         """The pool from which the queues of an instance reserve memory."""
@@ -475,7 +474,7 @@ class Channel:
         )
         if self.state is not State.CLOSED:  # an eager task may be done
             self.task = task
-            task.add_done_callback(self._task_done, context=_CALLBACK_CONTEXT)
+            task.add_done_callback(self._task_done, context=self._owner.callback_context)
             if self.state is State.CLOSING:  # closed in the first step of an eager task
                 self._cancel()
 

@@ -6,6 +6,7 @@ they cannot race.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Hashable
 from functools import partial
 from weakref import WeakValueDictionary
@@ -65,6 +66,7 @@ class ChannelRegistry:
         self.close_timeout = close_timeout
         self.observer = observer or Observer()
         self.loop = loop or asyncio.get_running_loop()
+        self.callback_context = contextvars.Context()  # no other thread must enter it
         self.memory = memory or MemoryPool()
         self.memory.on_exhausted = partial(self._memory_exhausted, self.memory.limit, None)
         self._memories: WeakValueDictionary[Hashable, MemoryPool] = WeakValueDictionary()

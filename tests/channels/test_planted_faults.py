@@ -162,8 +162,8 @@ FAULTS = {
     ),
     "the schema is joined when it is queued": fault(
         "subscription:Subscription.receive_nowait",
-        "current = schema\nreceived.append((schema, packet))",
-        "received.append((schema if self._schema is None else None, packet))\ncurrent = schema",
+        "_with_schemas(queue, current)",
+        "_with_schemas(queue, current and queue[0].schema)",
     ),
     "the newest packets are dropped": fault(
         "subscription:Subscription._discard", "packets.popleft()", "packets.pop()"

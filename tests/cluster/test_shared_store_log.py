@@ -8,7 +8,7 @@ from random import Random
 import anyio
 import pytest
 
-from aiostream_ds._cluster.engine import START
+from aiostream_ds._cluster.engine import START, EntryId
 from aiostream_ds._cluster.message_cipher import UnreadableMessage
 from aiostream_ds._store_replication.store_entries import NO_TAG, StoreEntry, new_tag
 from aiostream_ds._store_replication.store_replica import SHARED_OWNER
@@ -84,6 +84,14 @@ async def test_pushes_are_refused_while_another_server_reads_what_this_one_canno
                     raise UnreadableMessage("it is encrypted by another key")
                 return read(payload)
 
+            asked: list[EntryId] = []
+            confirm_void = replica._filler.confirm_void
+
+            async def confirm(id: EntryId) -> None:
+                asked.append(id)
+                await confirm_void(id)
+
+            patch.setattr(replica._filler, "confirm_void", confirm)
             patch.setattr(replica._codec, "decode", decode)
             await push(found.open[0], "a", 1)
             await agree(found.all[:1], 2)
@@ -93,6 +101,7 @@ async def test_pushes_are_refused_while_another_server_reads_what_this_one_canno
             answer = await found.open[1].resource("push/a", method="POST", body=b'[{"n": 9}]')
             assert answer.status == 503
             assert b"cluster_encryption_keys" in answer.body, answer
+            assert len(asked) < 9  # in some eight seconds: the others are not kept busy
             await push(found.open[0], "a", 2)
         assert replica._codec.decode == read
         await push(found.open[1], "a", 3)

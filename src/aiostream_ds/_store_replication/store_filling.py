@@ -28,7 +28,7 @@ from aiostream_ds.stores.sqlite_reader import StoredKey
 from aiostream_ds.stores.sqlite_store import SqliteStore
 from aiostream_ds.stores.sqlite_writer import ReplicaBatch, ReplicaKey
 
-__all__ = ["FILL_KIND", "StoreFiller", "other_history"]
+__all__ = ["FILL_KIND", "NotVoid", "StoreFiller", "other_history"]
 
 log = get_logger(__name__)
 
@@ -79,6 +79,10 @@ _decode_state = msgspec.msgpack.Decoder(_State).decode
 _decode_rows = msgspec.msgpack.Decoder(_Rows).decode
 _decode_bool = msgspec.msgpack.Decoder(bool).decode
 _decode_keys = msgspec.msgpack.Decoder(list[StoredKey]).decode
+
+
+class NotVoid(EngineError):
+    """Another server can read an entry that this one cannot: only an administrator ends that."""
 
 
 class Fillable(Protocol):
@@ -141,7 +145,8 @@ class StoreFiller:
         """An entry that this server cannot read is void: no other one can read it.
 
         Raises:
-            EngineError: another one can read it, or does not answer.
+            NotVoid: another one can read it.
+            EngineError: another one does not answer.
         """
         name, me = self._replica.name, self._node.name
         for node in sorted(await self._node.engine.members(name) - {me}):
@@ -155,7 +160,7 @@ class StoreFiller:
                     f" whether it can read it: {error}"
                 ) from error
             if is_readable:
-                raise EngineError(
+                raise NotVoid(
                     f"an entry of the log can be read by the server {node}, but not here: all"
                     " servers need the same cluster_encryption_keys and version of the plugin"
                 )

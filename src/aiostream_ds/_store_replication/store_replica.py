@@ -44,7 +44,7 @@ from aiostream_ds._store_replication.store_entries import (
     StoreEntryCodec,
     new_tag,
 )
-from aiostream_ds._store_replication.store_filling import StoreFiller, other_history
+from aiostream_ds._store_replication.store_filling import NotVoid, StoreFiller, other_history
 from aiostream_ds._store_replication.store_places import (
     Place,
     before,
@@ -274,16 +274,16 @@ class StoreReplica:
                     each.finish(StoreError(reason))
             self._forget_finished()
         await self._load()
-        await anyio.sleep(_RETRY)
+        await anyio.sleep(_CHECK if isinstance(error, NotVoid) else _RETRY)
 
     async def _step(self) -> None:
         if self._must_link:
             await self._link()
         elif self._must_read or self._events:
             await self._advance()
+        await self._confirm_void()
         if self._must_link or self._must_read or self._events:
             return
-        await self._confirm_void()
         if self._waiting:
             await self._write()
             self.problem = ""

@@ -1,6 +1,7 @@
 """A response that goes on without a task: it is resumed, cancelled and answered as any other."""
 
 import asyncio
+import gc
 import struct
 import types
 
@@ -9,7 +10,9 @@ import pytest
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana.packet_delivery import packet_message, send_packets
 from aiostream_ds._grpc.call import GRPCError, Status
+from aiostream_ds._grpc.http2_stream import StreamClosedError
 from aiostream_ds._grpc.methods import MethodTable
+from aiostream_ds._http2.stream_states import StreamState
 from aiostream_ds._pb import pluginv2 as pb
 from tests.grafana.memory import FakeSubscription, MemoryHost
 from tests.waiting import until
@@ -238,7 +241,7 @@ async def test_a_reset_before_it_is_attended_again_cancels_the_task():
 
 
 async def test_a_deadline_ends_it():
-    host, number, response = await responding(headers=[("grpc-timeout", "30m")])
+    host, number, response = await responding(headers=[("grpc-timeout", "200m")])
     response.call.resume()
     await host.settle()
     assert response.attended == 1
@@ -335,3 +338,25 @@ async def test_a_call_that_goes_on_without_a_task_is_not_ended_by_an_eager_one()
         assert (host.ended[number], subscription.left) == (str(Status.UNAVAILABLE.value), 1)
     finally:
         loop.set_task_factory(None)
+
+
+@pytest.mark.parametrize("is_attended", [True, False])
+async def test_a_write_that_fails_without_a_task_leaves_no_reference_cycle(is_attended):
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription))
+    number = host.request()
+    await host.settle()
+    gc.collect()
+    gc.disable()
+    try:
+        host.protocol.connection.streams[number].state = StreamState.RESET_BY_HOST
+        subscription.put(PACKETS[0])
+        if is_attended:
+            await host.settle()
+        await host.leave()
+        await asyncio.sleep(0)
+        assert subscription.left == 1
+        left = [each for each in gc.get_objects() if isinstance(each, StreamClosedError)]
+        assert left == []
+    finally:
+        gc.enable()

@@ -146,12 +146,17 @@ class PacketWriter:
     def cancel(self) -> None:
         """See `Unattended.cancel`."""
         self._stop()
+        self._failure = None  # its traceback refers to this object
         self._subscription.leave()
 
     async def _write_rest(self) -> None:
         """Write what did not fit the window, and what was queued meanwhile."""
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # error → traceback → this frame → error would be a cycle
         rest, self._rest = self._rest, b""
         if rest:
             await write(self._call, self._subscription, rest)

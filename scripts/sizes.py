@@ -44,9 +44,8 @@ _MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
 def compressed(arguments: Sequence[str]) -> dict[str, int]:
     """Make a package; returns the compressed bytes of its zip by part, and of all as "zip"."""
     with tempfile.TemporaryDirectory() as folder:
-        if (
-            CLOCK in arguments
-        ):  # outside of this project, whose dependencies are not those of a class
+        if CLOCK in arguments:
+            # outside of this project, whose dependencies are not those of a class
             shutil.copy(ROOT / CLOCK, folder)
         words = [Path(word).name if word == CLOCK else word for word in arguments]
         command = [sys.executable, "-c", _MAIN, "package", *words, "-o", "out"]

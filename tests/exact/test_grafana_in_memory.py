@@ -84,6 +84,7 @@ async def test_after_the_plugin_died_its_streams_run_again_and_viewers_get_no_ev
         await viewer.take(5)
         await grafana.replace_plugin(second)
         assert grafana.plugin is second
+        assert first.registry.subscriptions == 0, "its calls are over"
         await viewer.take(5)
         assert numbers(viewer) == list(range(numbers(viewer)[0], numbers(viewer)[-1] + 1))
         assert (first.registry.subscriptions, second.registry.subscriptions) == (0, 1)

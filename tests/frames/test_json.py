@@ -273,3 +273,35 @@ def test_notices_of_one_severity_are_joined_because_a_panel_shows_one_of_each():
         },
         {"severity": "info", "text": "thinned", "link": "https://example.com"},
     ]
+
+
+class Subclass(np.ndarray):
+    """An array of another class."""
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([1, 2]),
+        np.array([1.5, np.nan]),
+        np.array([1, 2], ">i8"),
+        np.array([1, 2], "f2"),
+        np.array([True, False]),
+        np.array([1, 2], "M8[ns]"),
+        np.array([1, 2], "m8[s]"),
+    ],
+    ids=lambda values: values.dtype.str,
+)
+def test_a_memory_mapped_array_and_other_subclasses_are_written_as_arrays(tmp_path, values):
+    mapped = np.memmap(tmp_path / "values", values.dtype, "w+", shape=values.shape)
+    mapped[:] = values
+    written = json.data([Field("f", values)])
+    for each in (mapped, values.view(np.recarray), values.view(Subclass)):
+        assert json.data([Field("f", each)]) == written
+
+
+def test_nanos_may_be_a_memory_mapped_array(tmp_path):
+    nanos = np.memmap(tmp_path / "nanos", "i8", "w+", shape=(2,))
+    nanos[:] = [5, 6]
+    field = Field("f", [1, 2], FieldType.TIME, nanos=nanos)
+    assert json.data([field]) == b'{"values":[[1,2]],"nanos":[[5,6]]}'

@@ -164,10 +164,27 @@ def _find_kind(values: Any, key: tuple[type, Any]) -> str:
     dtype = values.dtype
     if dtype.kind not in "iufb" or dtype.itemsize > 8 or not dtype.isnative:
         return ""
-    if hasattr(values, "mask"):
+    if hasattr(values, "mask") or _ndarray(values) is not type(values):
         return ""
     _array_kinds[key] = kind = f"{dtype.kind}{dtype.itemsize}"
     return kind
+
+
+def _ndarray(values: Any) -> type | None:
+    """numpy's own class of arrays, from an object of a subclass; None for other objects."""
+    for each in type(values).__mro__:
+        if each.__name__ == "ndarray" and each.__module__ == "numpy":
+            return each
+    return None
+
+
+def _without_subclass(values: Any) -> Any:
+    """A memmap, recarray or other subclass as an array of numpy's own class on the same memory:
+    orjson takes no other. A masked array is not changed."""
+    kind = _ndarray(values)
+    if kind is None or kind is type(values) or hasattr(values, "mask"):
+        return values
+    return values.view(kind)
 
 
 def read(name: str, values: Any, wanted: FieldType | None, nanos: Any = None) -> Column:
@@ -205,7 +222,7 @@ def with_nanos(name: str, column: Column, nanos: Any) -> Column:
         raise FrameError(
             f"field {name!r}: nanos must belong to times in integer milliseconds, got {given}"
         )
-    return column._replace(nanos=nanos if is_numpy(nanos) else list(nanos))
+    return column._replace(nanos=_without_subclass(nanos) if is_numpy(nanos) else list(nanos))
 
 
 def _read_list(name: str, values: list[Any], wanted: FieldType | None) -> Column:
@@ -302,6 +319,7 @@ def _read_times(name: str, values: list[Any]) -> tuple[list[Any], list[int] | No
 
 
 def _read_array(name: str, values: Any, wanted: FieldType | None) -> Column:
+    values = _without_subclass(values)
     if len(values.shape) != 1:
         raise FrameError(
             f"field {name!r}: expected a one-dimensional array, got an array of shape"

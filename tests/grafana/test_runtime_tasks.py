@@ -58,6 +58,22 @@ async def test_an_error_of_the_block_is_raised_as_it_is():
             raise KeyError
 
 
+async def test_an_error_of_a_task_is_logged_when_another_one_is_raised(caplog):
+    async def fail() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("broken")
+
+    with pytest.raises(KeyError):
+        async with runtime_tasks() as tasks:
+            tasks.start(fail())
+            await asyncio.sleep(0)
+            raise KeyError
+    (record,) = caplog.records
+    assert str(record.exc_info[1]) == "broken"
+
+
 async def test_a_scope_that_is_cancelled_around_the_block_waits_for_the_tasks():
     ended = False
 

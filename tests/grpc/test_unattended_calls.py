@@ -360,3 +360,15 @@ async def test_a_write_that_fails_without_a_task_leaves_no_reference_cycle(is_at
         assert left == []
     finally:
         gc.enable()
+
+
+async def test_a_call_ends_whose_subscriber_is_stalled_before_the_task_begins_to_write():
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription), initial_window_size=0)
+    number = host.request()
+    await host.settle()
+    subscription.put(PACKETS[0])
+    subscription.stall()
+    await host.settle()
+    assert host.ended.get(number) == str(Status.UNAVAILABLE.value)
+    assert subscription.left == 1

@@ -69,6 +69,7 @@ async def write(call: Call, subscription: Subscription, data: bytes) -> None:
                 scope.cancel()
 
         subscription.on_ready = cancel_if_stalled
+        cancel_if_stalled()  # it may be since the write was left to this task
         try:
             await call.write(data)
         finally:

@@ -10,8 +10,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiostream_ds._author_code import cancel
+from aiostream_ds._loggers import get_logger
 
 __all__ = ["RuntimeTasks", "runtime_tasks"]
+
+log = get_logger(__name__)
 
 
 class RuntimeTasks:
@@ -60,17 +63,23 @@ class RuntimeTasks:
 async def runtime_tasks() -> AsyncGenerator[RuntimeTasks]:
     """Tasks that are cancelled when the block ends.
 
-    Raises an ExceptionGroup of the tasks' errors; an exception of the block itself as it is.
+    Raises an ExceptionGroup of the tasks' errors. An exception of the block itself is raised as it
+    is, and theirs are logged.
     """
     host = asyncio.current_task()
     assert host is not None
     tasks = RuntimeTasks(host)
     try:
-        yield tasks
-    except asyncio.CancelledError:
-        if not tasks.errors or host.uncancel():
-            raise
-    finally:
-        await tasks.aclose()
+        try:
+            yield tasks
+        except asyncio.CancelledError:
+            if not tasks.errors or host.uncancel():
+                raise
+        finally:
+            await tasks.aclose()
+    except BaseException:
+        for error in tasks.errors:
+            log.error("a task of the runtime failed", exc_info=error)
+        raise
     if tasks.errors:
         raise ExceptionGroup("tasks of the runtime failed", tasks.errors)

@@ -1,6 +1,7 @@
 """A response that goes on without a task: it is resumed, cancelled and answered as any other."""
 
 import asyncio
+import contextvars
 import gc
 import struct
 import types
@@ -202,6 +203,23 @@ async def test_it_may_go_on_without_a_task_after_it_was_resumed():
         assert (response.attended, number in host.ended) == (count, False)
     await host.leave()
     assert response.cancelled == 1
+
+
+async def test_what_has_resumed_it_does_not_leak_into_its_task():
+    """As the context of a stream, whose emitting resumes the calls of its viewers."""
+    variable = contextvars.ContextVar("variable", default="")
+    host, _, response = await responding()
+    found = []
+
+    async def attend():
+        found.append(variable.get())
+        return response
+
+    response.attend = attend
+    variable.set("of the stream")
+    response.call.resume()
+    await host.settle()
+    assert found == [""]
 
 
 async def test_its_error_becomes_the_status():

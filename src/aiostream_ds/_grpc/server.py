@@ -11,6 +11,7 @@ Each call is cancelled at most once and always gets a status, unless the host ha
 """
 
 import asyncio
+import contextvars
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -204,14 +205,20 @@ class _ConnectionCalls:
         if call.task is not None:  # it has kept its task: see `Call.attend`
             call.stream.wake()
         elif call.unattended is not None:
-            self._attend(call, self._respond(call))
+            # an empty context: what has resumed it may be the code of an author
+            self._attend(call, self._respond(call), contextvars.Context())
 
-    def _attend(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
+    def _attend(
+        self,
+        call: Call,
+        work: Coroutine[Any, Any, None],
+        context: contextvars.Context | None = None,
+    ) -> None:
         # not by the loop's factory, which may be one of eager tasks: `task` is set before it begins
-        call.task = task = asyncio.Task(work, loop=self._loop)
+        call.task = task = asyncio.Task(work, loop=self._loop, context=context)
         self._server.tasks.add(task)
         # a callback: a task that is cancelled before its first step never runs a `finally`
-        task.add_done_callback(partial(self._done, call))
+        task.add_done_callback(partial(self._done, call), context=context)
 
     def _done(self, call: Call, task: "asyncio.Task[None]") -> None:
         self._server.tasks.discard(task)

@@ -399,6 +399,7 @@ class FakeSubscription:
         self.forever = forever
         self.left = 0
         self.on_ready = self.sink = None
+        self.stalled = False
 
     @property
     def ended(self):

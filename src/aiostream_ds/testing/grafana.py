@@ -457,7 +457,7 @@ async def _disconnect(server: Server, channel: Channel) -> None:
     """Close a connection and wait for the server's calls, which it cancels."""
     channel.close()
     with anyio.CancelScope(shield=True):
-        if server.connections:  # most RunStream calls have no task
-            await asyncio.wait([connection.lost for connection in server.connections])
-        if server.tasks:
-            await asyncio.wait(server.tasks)
+        # most RunStream calls have no task: they end with their connection
+        ends = [*server.tasks, *(connection.lost for connection in server.connections)]
+        if ends:
+            await asyncio.wait(ends)

@@ -1,5 +1,6 @@
 """The two files with which a running Grafana finds a process under a debugger."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -7,9 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
+from aiostream_ds import DataSource, stream
+from aiostream_ds._grafana.application import open_application
+from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._process import standalone
+from aiostream_ds._process.runtime import serve_application
 from aiostream_ds._process.standalone import (
     address_variable,
     announced,
@@ -202,3 +208,19 @@ def test_a_port_alone_is_served_on_all_interfaces(tmp_path):
         process.stderr.read()
     assert "serving on 0.0.0.0:" in lines[-1]
     assert any("is not encrypted" in line for line in lines)
+
+
+async def test_work_beside_the_server_that_an_author_cancels_ends_the_server_with_an_error():
+    """As code that cancels all tasks."""
+
+    class Empty(DataSource):
+        @stream("none")
+        async def none(self):
+            yield {"n": 1}
+
+    async def work(address):
+        raise asyncio.CancelledError
+
+    async with open_application(Catalog(Empty)) as application:
+        with anyio.fail_after(10), pytest.raises(RuntimeError, match="cancelled itself"):
+            await serve_application(application, None, work)

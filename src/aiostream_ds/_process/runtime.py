@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 import anyio
 
 from aiostream_ds import _telemetry as telemetry
-from aiostream_ds._author_code import keep_running
+from aiostream_ds._author_code import contained, keep_running
 from aiostream_ds._grafana.application import (
     DRAIN,
     Application,
@@ -313,8 +313,11 @@ async def _serve_until_stopped(
 async def _stop_after(work: Awaitable[None], stop: asyncio.Event, failed: list[Exception]) -> None:
     try:
         await work
-    except Exception as error:
-        failed.append(error)
+    except (Exception, asyncio.CancelledError) as error:
+        failure = contained(error)
+        if failure is None:
+            raise  # the server stops
+        failed.append(failure)
     stop.set()
 
 

@@ -210,7 +210,7 @@ def test_a_port_alone_is_served_on_all_interfaces(tmp_path):
     assert any("is not encrypted" in line for line in lines)
 
 
-async def test_work_beside_the_server_that_an_author_cancels_ends_the_server_with_an_error():
+async def test_the_server_ends_with_an_error_when_the_work_is_cancelled_for_which_it_runs():
     """As code that cancels all tasks."""
 
     class Empty(DataSource):

@@ -3,7 +3,7 @@
 import json
 import urllib.error
 import urllib.request
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import anyio.to_thread
@@ -144,6 +144,36 @@ async def test_a_page_that_asks_first_gets_no_permission():
         )
         assert status == 403
         assert not any(name.lower().startswith("access-control") for name in headers)
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [(Notes, b"403"), (Plain, b"404")], ids=["no token", "no pushes"]
+)
+async def test_the_body_of_a_refused_push_is_read_before_the_answer(target, status):
+    token = "secret" if status == b"403" else ""
+    async with console(target, token=token) as (_, address):
+        port = int(address.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as client:
+            head = "POST /push/a HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n"
+            await client.send(f"{head}Content-Length: 9\r\n\r\n".format(port).encode())
+            with anyio.move_on_after(0.2) as early:
+                await client.receive()
+            assert early.cancelled_caught, "the answer did not wait for the body"
+            await client.send(b'{"n": 1}\n')
+            answer = b""
+            with suppress(anyio.EndOfStream):
+                while True:
+                    answer += await client.receive()
+        assert answer.startswith(b"HTTP/1.1 " + status)
+
+
+async def test_a_refused_push_whose_body_never_comes_is_answered():
+    async with console(token="secret") as (_, address):
+        port = int(address.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as client:
+            head = f"POST /push/a HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 9\r\n\r\n"
+            await client.send(head.encode())
+            assert (await client.receive()).startswith(b"HTTP/1.1 403")
 
 
 async def test_a_program_has_the_token_in_a_header():

@@ -11,7 +11,9 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-__all__ = ["LOOPBACK", "ASGIApp", "AccessGuard"]
+import anyio
+
+__all__ = ["LOOPBACK", "ASGIApp", "AccessGuard", "discard_body"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -22,6 +24,12 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Names by which a browser reaches this machine without a name server."""
 
 COOKIE = "aiostream_ds_token"
+
+DISCARDED_BYTES = 1_000_000
+"""How much of the body of a refused request is read before the answer."""
+
+DISCARD_SECONDS = 1.0
+"""How long the body of a refused request is waited for."""
 
 _POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
@@ -61,6 +69,8 @@ class AccessGuard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         reason = self._foreign(scope, headers) or self._unauthenticated(scope, headers)
         if reason:
+            if scope["type"] == "http":
+                await discard_body(receive)
             await _refuse(scope, send, reason)
             return
         set_cookie = bool(self._token) and _query_token(scope) != ""
@@ -131,6 +141,18 @@ def _cookie_token(headers: dict[bytes, str]) -> str:
     except CookieError:
         return ""
     return str(cookie.value) if cookie is not None else ""
+
+
+async def discard_body(receive: Receive) -> None:
+    """Read the body of a request that is refused, as far as the limits. A connection that is closed
+    before its body was read is reset, and the client may never see why it was refused."""
+    size = 0
+    with anyio.move_on_after(DISCARD_SECONDS):
+        while size < DISCARDED_BYTES:
+            message = await receive()
+            size += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 async def _refuse(scope: Scope, send: Send, reason: str) -> None:

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from aiostream_ds.console.access_guard import discard_body
 from aiostream_ds.console.hub import Hub
 
 __all__ = ["BODY_LIMIT", "push_routes"]
@@ -46,6 +47,7 @@ class _PushEndpoint:
         if request.method != "POST":
             return _refusal(405, "rows are pushed by POST", Allow="POST")
         if not self._hub.takes_pushes:
+            await discard_body(request.receive)
             return _refusal(
                 404,
                 f"{self._hub.title or 'this data source'} takes no pushes; run: aiostream-ds dev"
@@ -56,6 +58,7 @@ class _PushEndpoint:
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         if body is None:
+            await discard_body(request.receive)
             return _refusal(413, f"a body must have at most {BODY_LIMIT:,} bytes")
         query = f"?{request.url.query}" if request.url.query else ""
         headers = {name: [request.headers[name]] for name in _FORWARDED if name in request.headers}

@@ -59,10 +59,10 @@ class Crowd:
             await asyncio.gather(*map(self.wander, some))
 
 
-async def all_have_joined(host: Host) -> None:
+async def all_have_joined(host: Host, viewers: int = VIEWERS) -> None:
     """Wait for all joins: `run` answers before the plugin has read it."""
     for _ in range(100):
-        if await metric(host, "aiostream_ds_subscriptions ") == VIEWERS:
+        if await metric(host, "aiostream_ds_subscriptions ") == viewers:
             return
         await asyncio.sleep(0.1)
     raise AssertionError("some viewers have not joined")
@@ -138,6 +138,7 @@ async def test_a_channel_that_empties_never_has_two_runs_at_a_time(host: Host) -
         some = crowd.chance.sample(names, 15)
         await asyncio.gather(*map(crowd.leave, some))
         await asyncio.gather(*(crowd.join(name, crowd.chance.randrange(5)) for name in some))
+    await all_have_joined(host, len(names))
     found = await counts(host)
     assert found["most"] == 1 and found["followers"] <= 5
     # some runs are cancelled before their first step

@@ -85,7 +85,9 @@ def test_a_packaged_start_imports_from_that_file_only(plant: Path) -> None:
     code = (
         "from aiostream_ds._process.entry import load_runtime; load_runtime(); import marshal, sys;"
         " modules = marshal.load(open(sys.argv[1], 'rb')).keys();"
-        " print(sorted(set(sys.modules) - modules - set(sys.argv[2].split())))"
+        " others = set(sys.modules) - modules - set(sys.argv[2].split());"
+        " files = {n: getattr(sys.modules[n], '__file__', None) or '' for n in others};"
+        " print(sorted(n for n, file in files.items() if file.endswith(('.py', '.pyc'))))"
     )
     known = subprocess.run(
         [launcher_in(plant), "-c", "import runpy, sys; print(*sys.modules)"],

@@ -162,8 +162,9 @@ FAULTS = {
     ),
     "the schema is joined when it is queued": fault(
         "subscription:Subscription.receive_nowait",
-        "_with_schemas(queue, current)",
-        "_with_schemas(queue, current and queue[0].schema)",
+        "received, self._schema = _with_schemas(queue, current)",
+        """received, self._schema = _with_schemas(queue, current)
+received = [(schema if current is None else None, packet) for schema, packet in received]""",
     ),
     "the newest packets are dropped": fault(
         "subscription:Subscription._discard", "packets.popleft()", "packets.pop()"

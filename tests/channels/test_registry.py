@@ -6,7 +6,6 @@ import gc
 import logging
 import sys
 import threading
-import types
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +20,7 @@ from aiostream_ds._channels.policy import Buffer, Policy, Replay
 from aiostream_ds._channels.status import Status, status_packet
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from tests.channels.parts import REAL, SCHEMA, Parts, packet, rows_of
+from tests.suspensions import rest_of
 
 pytestmark = pytest.mark.virtual
 KEY = ChannelKey("instance", "path")
@@ -475,25 +475,7 @@ async def test_sys_exit_in_a_stream_is_an_error_of_that_stream(parts):
 def eager(loop, coroutine, *, context, name=None):
     """A task whose first step runs in `create_task`, as an eager task's of Python 3.12."""
     signal = context.run(coroutine.send, None)
-
-    @types.coroutine
-    def rest():
-        nonlocal signal
-        try:
-            while True:
-                try:
-                    answer = yield signal
-                except BaseException as error:
-                    signal = coroutine.throw(error)
-                else:
-                    signal = coroutine.send(answer)
-        except StopIteration:
-            return
-
-    async def resume():
-        await rest()
-
-    return asyncio.Task(resume(), loop=loop, context=context)
+    return asyncio.Task(rest_of(coroutine, signal), loop=loop, context=context)
 
 
 @pytest.mark.parametrize("how", ["fail", "supersede", "leave"])
@@ -872,19 +854,6 @@ async def test_an_eager_stream_that_closes_its_channel_in_its_first_step_is_canc
     loop = registry.loop
     create_task = loop.create_task
 
-    @types.coroutine
-    def resume(work, signal):  # what an eager task does after its first step (Python 3.12)
-        while True:
-            try:
-                answer = yield signal
-            except BaseException as error:
-                signal = work.throw(error)
-            else:
-                signal = work.send(answer)
-
-    async def rest(work, signal):
-        await resume(work, signal)
-
     async def run(channel):
         channel.end_subscriptions(None)
         channel.close()
@@ -893,7 +862,8 @@ async def test_an_eager_stream_that_closes_its_channel_in_its_first_step_is_canc
         finally:
             log.append("end")
 
-    loop.create_task = lambda work, **options: create_task(rest(work, work.send(None)), **options)
+    # as an eager task after its first step (Python 3.12)
+    loop.create_task = lambda work, **kw: create_task(rest_of(work, work.send(None)), **kw)
     try:
         registry.join(KEY, run)
     finally:
@@ -1232,7 +1202,8 @@ async def test_the_observer_gets_each_event_once(parts):
     ]
 
 
-async def test_scopes_and_task_groups_work_in_finally_after_the_cancellation(parts):
+async def log_of_cleanup(parts, cleanup, seconds):
+    """What `cleanup` logs in the `finally` of a cancelled stream, which has ended by then."""
     registry, log = parts.registry.ChannelRegistry(close_timeout=5), []
 
     async def generator():
@@ -1240,24 +1211,32 @@ async def test_scopes_and_task_groups_work_in_finally_after_the_cancellation(par
             yield 1
             await asyncio.Event().wait()
         finally:
-            with anyio.move_on_after(0.1):
-                await anyio.sleep(1)
-            try:
-                with anyio.fail_after(0.1):
-                    await asyncio.sleep(1)
-            except TimeoutError:
-                log.append("timeout")
-            async with anyio.create_task_group() as group:
-                group.start_soon(anyio.sleep, 1)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(asyncio.sleep(1))
-            log.append("end")
+            await cleanup(log)
 
     subscription = registry.join(KEY, parts.stream(generator))
     await first(subscription)
     subscription.leave()
-    await asyncio.sleep(4)
-    assert log == ["timeout", "end"] and registry.running == 0
+    await asyncio.sleep(seconds)
+    assert registry.running == 0
+    return log
+
+
+async def test_scopes_and_task_groups_work_in_finally_after_the_cancellation(parts):
+    async def cleanup(log):
+        with anyio.move_on_after(0.1):
+            await anyio.sleep(1)
+        try:
+            with anyio.fail_after(0.1):
+                await asyncio.sleep(1)
+        except TimeoutError:
+            log.append("timeout")
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 1)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(asyncio.sleep(1))
+        log.append("end")
+
+    assert await log_of_cleanup(parts, cleanup, 4) == ["timeout", "end"]
 
 
 @pytest.mark.skipif(
@@ -1265,24 +1244,14 @@ async def test_scopes_and_task_groups_work_in_finally_after_the_cancellation(par
     reason="before Python 3.11.3 asyncio.timeout does not end in a task that was cancelled before",
 )
 async def test_a_timeout_of_asyncio_works_in_finally_after_the_cancellation(parts):
-    registry, log = parts.registry.ChannelRegistry(close_timeout=5), []
-
-    async def generator():
+    async def cleanup(log):
         try:
-            yield 1
-            await asyncio.Event().wait()
-        finally:
-            try:
-                async with asyncio.timeout(0.1):
-                    await asyncio.sleep(1)
-            except TimeoutError:
-                log.append("timeout")
+            async with asyncio.timeout(0.1):
+                await asyncio.sleep(1)
+        except TimeoutError:
+            log.append("timeout")
 
-    subscription = registry.join(KEY, parts.stream(generator))
-    await first(subscription)
-    subscription.leave()
-    await asyncio.sleep(1)
-    assert log == ["timeout"] and registry.running == 0
+    assert await log_of_cleanup(parts, cleanup, 1) == ["timeout"]
 
 
 def test_the_states_are_those_of_the_diagram():

@@ -1,7 +1,6 @@
 """One short scenario, cancelled at each of its suspensions in turn."""
 
 import asyncio
-import types
 
 import pytest
 
@@ -9,6 +8,7 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import Buffer, Policy
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 from tests.channels.parts import REAL, rows_of
+from tests.suspensions import observed
 
 KEYS = [ChannelKey("i", "a"), ChannelKey("i", "b")]
 
@@ -21,24 +21,15 @@ class Scenario:
         self.suspensions, self.was_cancelled = 0, False
         self.live, self.starts, self.ends = {}, 0, 0
 
-    @types.coroutine
-    def interrupted(self, work):
+    async def interrupted(self, work):
         """Run `work`, count its suspensions, and cancel it in suspension `at`."""
-        try:
-            signal = work.send(None)
-            while True:
-                self.suspensions += 1
-                if self.suspensions == self.at:
-                    self.was_cancelled = True
-                    asyncio.current_task().cancel()
-                try:
-                    answer = yield signal
-                except BaseException as error:
-                    signal = work.throw(error)
-                else:
-                    signal = work.send(answer)
-        except StopIteration as stop:
-            return stop.value
+        return await observed(work, self.suspended)
+
+    def suspended(self):
+        self.suspensions += 1
+        if self.suspensions == self.at:
+            self.was_cancelled = True
+            asyncio.current_task().cancel()
 
     def stream(self, key):
         async def generator():

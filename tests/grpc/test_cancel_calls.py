@@ -1,7 +1,6 @@
 """Calls and followers of an upstream, cancelled at their 1st, 2nd, 3rd … suspension."""
 
 import asyncio
-import types
 from contextlib import asynccontextmanager, suppress
 
 import anyio
@@ -11,27 +10,20 @@ from aiostream_ds import DataSource, RowOrder, Upstream, stream
 from aiostream_ds.testing import serve_in_memory
 from aiostream_ds.testing.faults import Rows, ScriptedSource, ScriptedUpstream
 from tests.grafana.calls import run_stream, subscribe
+from tests.suspensions import observed
 
 pytestmark = pytest.mark.virtual
 
 
-@types.coroutine
-def interrupted(work, at, seen):
+async def interrupted(work, at, seen):
     """Run `work`, count its suspensions in `seen`, and cancel it in number `at`."""
-    try:
-        signal = work.send(None)
-        while True:
-            seen.append(None)
-            if len(seen) == at:
-                asyncio.current_task().cancel()
-            try:
-                answer = yield signal
-            except BaseException as error:
-                signal = work.throw(error)
-            else:
-                signal = work.send(answer)
-    except StopIteration as stop:
-        return stop.value
+
+    def on_suspend():
+        seen.append(None)
+        if len(seen) == at:
+            asyncio.current_task().cancel()
+
+    return await observed(work, on_suspend)
 
 
 class Ticks(Upstream[str, int]):

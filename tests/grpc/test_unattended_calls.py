@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import gc
 import struct
-import types
 
 import pytest
 
@@ -16,6 +15,7 @@ from aiostream_ds._grpc.methods import MethodTable
 from aiostream_ds._http2.stream_states import StreamState
 from aiostream_ds._pb import pluginv2 as pb
 from tests.grafana.memory import FakeSubscription, MemoryHost
+from tests.suspensions import rest_of
 from tests.waiting import until
 
 RUN = "/pluginv2.Stream/RunStream"
@@ -312,28 +312,10 @@ class EagerTask(asyncio.Task):
             self.is_done_at_once = True
             super().__init__(asyncio.sleep(0), **options)
             return
-        super().__init__(_rest(work, signal), **options)
+        super().__init__(rest_of(work, signal), **options)
 
     def done(self):
         return self.is_done_at_once or super().done()
-
-
-@types.coroutine
-def _continued(work, signal):
-    try:
-        while True:
-            try:
-                answer = yield signal
-            except BaseException as error:
-                signal = work.throw(error)
-            else:
-                signal = work.send(answer)
-    except StopIteration:
-        return
-
-
-async def _rest(work, signal):
-    await _continued(work, signal)
 
 
 async def test_a_call_that_goes_on_without_a_task_is_not_ended_by_an_eager_one():

@@ -93,10 +93,18 @@ def exposition(gauges: Gauges, counters: Counters) -> bytes:
     return generate_latest(found)
 
 
-_Labelled = Mapping[tuple[str, ...], int]  # the values of the labels → the number
+_ByLabel = Mapping[tuple[str, ...], int]  # the values of the labels → the number
 
 
-def _each(kinds: Any, values: Mapping[Any, int]) -> _Labelled:
+def _labelled(family: Any, name: str, text: str, labels: tuple[str, ...], values: _ByLabel) -> Any:
+    """A metric with a number for each combination of its labels' values."""
+    metric = family(f"aiostream_ds_{name}", text, labels=labels)
+    for label, value in values.items():
+        metric.add_metric(label, value)
+    return metric
+
+
+def _each(kinds: Any, values: Mapping[Any, int]) -> _ByLabel:
     """A number for each text of a Literal: one that has not occurred is 0, and can be queried."""
     return {(kind,): values.get(kind, 0) for kind in get_args(kinds)}
 
@@ -114,21 +122,13 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     def gauge(name: str, text: str, value: int) -> Any:
         return GaugeMetricFamily(f"aiostream_ds_{name}", text, value=value)
 
-    def labelled(
-        family: Any, name: str, text: str, labels: tuple[str, ...], values: _Labelled
-    ) -> Any:
-        metric = family(f"aiostream_ds_{name}", text, labels=labels)
-        for label, value in values.items():
-            metric.add_metric(label, value)
-        return metric
-
     yield gauge("streams_running", "Running streams: one for each channel.", gauges.running)
     yield gauge(
         "subscriptions",
         "RunStream calls, and streams that follow another one.",
         gauges.subscriptions,
     )
-    yield labelled(
+    yield _labelled(
         GaugeMetricFamily,
         "streams_degraded",
         "Running streams with a degraded status, by its cause.",
@@ -186,35 +186,35 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         "Cancelled `def` methods that did not end in time.",
         counters.threads_abandoned,
     )
-    yield labelled(
+    yield _labelled(
         CounterMetricFamily,
         "stream_errors",
         "Failed runs of stream methods.",
         ("kind",),
         _each(ErrorKind, counters.stream_errors),
     )
-    yield labelled(
+    yield _labelled(
         CounterMetricFamily,
         "dropped",
         "Rows and values left out by a stream's rules, by reason.",
         ("reason",),
         _each(DropReason, counters.dropped),
     )
-    yield labelled(
+    yield _labelled(
         CounterMetricFamily,
         "pushed_rows",
         "Rows that were pushed, by outcome.",
         ("outcome",),
         _each(PushOutcome, counters.pushed),
     )
-    yield labelled(
+    yield _labelled(
         CounterMetricFamily,
         "push_refusals",
         "Pushes refused as a whole, by status.",
         ("status",),
         {(str(status),): count for status, count in tuple(counters.push_refusals.items())},
     )
-    yield labelled(
+    yield _labelled(
         CounterMetricFamily,
         "requests",
         "Calls from Grafana.",
@@ -239,14 +239,13 @@ def _cluster_families(cluster: ClusterGauges) -> "Iterator[Metric]":
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     state = cluster.state
-    channels = GaugeMetricFamily(
-        "aiostream_ds_cluster_channels",
+    yield _labelled(
+        GaugeMetricFamily,
+        "cluster_channels",
         "Shared channels of this node, by its role.",
-        labels=["role"],
+        ("role",),
+        {(role.value,): cluster.roles.get(role.value, 0) for role in Role},
     )
-    for role in Role:
-        channels.add_metric([role.value], cluster.roles.get(role.value, 0))
-    yield channels
     gauges: tuple[tuple[str, str, float], ...] = (
         ("connected", "Whether the lease of this node is valid.", state.connected),
         ("nodes", "Nodes with a valid lease.", len(state.nodes)),

@@ -493,7 +493,7 @@ def _with_schemas(
 ) -> tuple[list[tuple[Schema | None, Packet]], Schema | None]:
     """Each packet with its schema, if that differs from the one before; the first is compared with
     `current`. Also returns the schema of the last."""
-    received: list[tuple[Schema | None, Packet]] = []
+    received: list[tuple[Schema | None, Packet]]
     first = packets[0].schema
     if [packet.schema for packet in packets].count(first) == len(packets):  # nearly always
         received = [(None, packet) for packet in packets]
@@ -501,6 +501,7 @@ def _with_schemas(
             return received, current
         received[0] = (first, packets[0])
         return received, first
+    received = []
     for packet in packets:
         schema = packet.schema
         if current is not None and schema.fingerprint == current.fingerprint:

@@ -83,6 +83,7 @@ class Call:
     """
 
     __slots__ = (
+        "_peeked",
         "_server",
         "_when_done",
         "deadline",
@@ -101,6 +102,7 @@ class Call:
         self.stream = stream
         self._server = server
         self._when_done: Callable[[], None] | None = None
+        self._peeked: Any = None
         self.task: asyncio.Task[None] | None = None
         self.unattended: Unattended | None = None
         self.sent = False
@@ -122,9 +124,16 @@ class Call:
         if body is None:
             return None
         try:
-            return self._server.codec.decode(body, self.method.request_type)
+            self._peeked = self._server.codec.decode(body, self.method.request_type)
         except Exception:
             return None  # `receive` raises it
+        return self._peeked
+
+    def take(self) -> Any:
+        """Receive the message that `peek` has returned."""
+        message, self._peeked = self._peeked, None
+        self.stream.discard()
+        return message
 
     def _whole_body(self) -> bytes | None:
         """The body of the only request message, once all of it is there; None if it is not valid.
@@ -142,6 +151,8 @@ class Call:
 
         Raises GRPCError for a message that is compressed, too long, truncated or not decodable.
         """
+        if self._peeked is not None:
+            return self.take()
         body = await self._receive_body()
         if body is None:
             return None

@@ -190,7 +190,7 @@ class _ConnectionCalls:
         try:
             if not method.begin(request, call):
                 return False
-            call.stream.discard()
+            call.take()
             return True
         except GRPCError as error:
             call.finish(error.status, error.message or "")

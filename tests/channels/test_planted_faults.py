@@ -165,6 +165,7 @@ FAULTS = {
         "received, self._schema = _with_schemas(queue, current)",
         """received, self._schema = _with_schemas(queue, current)
 received = [(schema if current is None else None, packet) for schema, packet in received]""",
+        subscriptions.test_a_packet_has_its_schema_when_the_last_sent_one_differs,
     ),
     "the newest packets are dropped": fault(
         "subscription:Subscription._discard", "packets.popleft()", "packets.pop()"

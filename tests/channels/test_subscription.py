@@ -50,9 +50,9 @@ def parts() -> Parts:
     return REAL
 
 
-def subscribe(memory=None, **bounds):
-    channel = ChannelStub()
-    return Subscription(channel, Buffer(**bounds), memory or MemoryPool()), channel
+def subscribe(memory=None, parts=REAL, **bounds):
+    channel, memory = ChannelStub(), memory or parts.memory.MemoryPool()
+    return parts.subscription.Subscription(channel, Buffer(**bounds), memory), channel
 
 
 def put(subscription, packets):
@@ -73,14 +73,16 @@ def test_receive_nowait_returns_all_in_order_and_then_nothing():
     assert subscription.receive_nowait() == [] and channel.log == ["drained"]
 
 
-def test_a_packet_has_its_schema_when_the_last_sent_one_differs():
-    subscription, channel = subscribe()
+async def test_a_packet_has_its_schema_when_the_last_sent_one_differs(parts):
+    subscription, channel = subscribe(parts=parts)
     same = Schema(b"a", "a")
     channel.now = SCHEMA_ALWAYS
     put(subscription, [packet([1], A), packet([2], same), packet([3], B), packet([4], A)])
     assert [schema for schema, _ in subscription.receive_nowait()] == [A, None, B, A]
     put(subscription, [packet([5], same)])
     assert [schema for schema, _ in subscription.receive_nowait()] == [None]
+    put(subscription, [packet([6], B)])
+    assert [schema for schema, _ in subscription.receive_nowait()] == [B]
 
 
 def test_dropping_never_loses_a_schema():
@@ -229,10 +231,7 @@ async def test_a_full_subscription_from_which_nothing_is_received_for_too_long_i
 
 
 async def test_only_the_newest_packet_without_rows_is_kept_at_the_end_of_a_queue(parts):
-    channel = ChannelStub()
-    subscription = parts.subscription.Subscription(
-        channel, Buffer(rows=2), parts.memory.MemoryPool()
-    )
+    subscription, channel = subscribe(parts=parts, rows=2)
     for last in range(1_000):
         subscription.put_cursors(cursors(last), 0.0)
     put(subscription, [packet([1])])

@@ -42,6 +42,10 @@ def test_rows_that_were_received_before_their_schema_was_lost_are_not_missing():
     assert History(5000013, SCENARIOS["short log"]).run().resets == 0
 
 
+def test_an_owner_that_has_received_rows_of_the_next_one_reads_on_after_them_without_the_engine():
+    History(7000400, SCENARIOS["numbered"]).run()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60 + HISTORIES * 2)
 @pytest.mark.parametrize("name", SCENARIOS)

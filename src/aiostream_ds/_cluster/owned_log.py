@@ -102,7 +102,8 @@ class OwnedLog:
                         return
                 except EngineAway as error:
                     channel.away = channel.away or str(error)
-                    channel.go_local()
+                    if not self.go_local():
+                        raise OwnershipLost from None
                 except LogLost:
                     if not await self._recover():
                         raise OwnershipLost from None
@@ -153,6 +154,18 @@ class OwnedLog:
             self._schema_term = term
         follower.appended(entry, message)
 
+    # -- without the engine ----------------------------------------------------------------------
+
+    def go_local(self) -> bool:
+        """The engine is away: whether the upstream goes on, for this node only. If messages of
+        another owner were received, it does not: it has to be read again after these."""
+        channel = self._channel
+        if channel.follower.owner != channel.node.name:
+            channel.fenced()
+            return False
+        channel.go_local()
+        return True
+
     # -- losses ----------------------------------------------------------------------------------
 
     def _has_lost_entries(self) -> bool:
@@ -170,8 +183,7 @@ class OwnedLog:
             return await self._take_again() and await self._complete()
         except EngineAway as error:
             channel.away = channel.away or str(error)
-            channel.go_local()
-            return True
+            return self.go_local()
 
     async def check(self) -> bool:
         """Whether this node owns the channel still; complete the log if the engine lost some.

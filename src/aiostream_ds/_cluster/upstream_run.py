@@ -100,10 +100,11 @@ class UpstreamRun:
                 channel.is_done = not channel.is_subscribed
                 if channel.is_done or await self._is_back():
                     return
-            elif channel.is_away:
-                channel.go_local()
             elif not channel.term:
                 return
+            elif channel.is_away:
+                if not self._log.go_local():
+                    return
             elif not await self._owns_on():
                 return
 

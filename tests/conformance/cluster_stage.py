@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -33,7 +33,7 @@ class Stage:
     def __init__(self, upstream: NumberedUpstream, nodes: Sequence[Node], tabs: list[Tab]) -> None:
         self.upstream, self.nodes, self.tabs = upstream, nodes, tabs
         self.panels: list[ExactPanel] = []
-        self.takeovers: list[float] = []  # seconds from the death of an owner of channels
+        self.takeovers: list[float] = []  # of each channel, seconds from the death of its owner
         self.judge = Judge(self._expected)
 
     def open_panels(self, channels: int) -> None:
@@ -52,6 +52,13 @@ class Stage:
         if not drawing.rows or not isinstance(drawing.cursor, int):
             return []
         return self.upstream.rows(drawing.cutoff, drawing.cursor)
+
+    async def wait_until_one_run(self, names: Sequence[str]) -> None:
+        """Wait until each channel is read by one server again."""
+        running = self.upstream.running
+        with suppress(TimeoutError):
+            await self.wait_until(lambda: all(running[name] == 1 for name in names), 60)
+        assert {name: running[name] for name in names if running[name] != 1} == {}
 
     async def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
         with anyio.fail_after(seconds):
@@ -99,9 +106,9 @@ async def kill(stage: Stage, chance: random.Random) -> None:
     lost = [name for name in running if running[name] == 0]
     while lost:
         await anyio.sleep(0.01)
-        lost = [name for name in lost if running[name] == 0]
-        if not lost:
-            stage.takeovers.append(time.monotonic() - before)
+        left = [name for name in lost if running[name] == 0]
+        stage.takeovers += [time.monotonic() - before] * (len(lost) - len(left))
+        lost = left
         assert time.monotonic() < before + 60, lost[:5]
     await restarting
 

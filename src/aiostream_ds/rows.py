@@ -55,30 +55,7 @@ class Row(msgspec.Struct, gc=False):
             TypeError: a field is missing or unknown, or is not a column of values.
             ValueError: the columns differ in length.
         """
-        own: list[Any] = []
-        rows, is_even = 0, True
-        for name in cls.__struct_fields__:  # a single loop: many Columns have one row
-            try:
-                values = columns[name]
-            except KeyError:
-                raise _other_names(cls, columns) from None
-            if values.__class__ is list:
-                values = values.copy()
-            elif values.__class__ not in _arrays:
-                values = _native_column(name, values)
-            try:
-                count = len(values)
-            except TypeError:  # an array without a dimension
-                raise _not_a_column(name, values) from None
-            if count != rows:
-                is_even = not own
-                rows = count
-            own.append(values)
-        if len(columns) != len(own):
-            raise _other_names(cls, columns)
-        if not is_even:
-            raise _other_lengths(cls, own)
-        return Columns(cls, own, rows)
+        return _from_columns(cls, columns)
 
 
 class LogLine(Row):
@@ -118,6 +95,99 @@ class Columns(msgspec.Struct, Generic[RowT], eq=False, gc=False):
 
 _arrays: set[type] = set()
 """The classes of numpy's arrays, which are known when the first one is seen."""
+
+_MISSING = object()
+
+
+class _CompiledFromColumns(classmethod):  # type: ignore[type-arg]
+    """`Row.from_columns` of one class, written for its fields: a stream of single rows as columns
+    spends a third of its time here. The general one puts it in its place at the first call."""
+
+
+def _from_columns(kind: type[RowT], columns: Mapping[str, Any]) -> Columns[RowT]:
+    """See `Row.from_columns`."""
+    own: list[Any] = []
+    for name in kind.__struct_fields__:
+        values = columns.get(name, _MISSING)
+        if values is _MISSING:
+            raise _other_names(kind, columns)
+        if values.__class__ not in _arrays:
+            values = _native_column(name, values)
+        own.append(values)
+    if len(columns) != len(own):
+        raise _other_names(kind, columns)
+    counts = [_length(*item) for item in zip(kind.__struct_fields__, own, strict=True)]
+    if len(set(counts)) > 1:
+        raise _other_lengths(kind, own)
+    _compile_from_columns(kind)
+    return Columns(kind, own, counts[0] if counts else 0)
+
+
+def _length(name: str, values: Any) -> int:
+    try:
+        return len(values)
+    except TypeError:  # an array without a dimension
+        raise _not_a_column(name, values) from None
+
+
+def _from_given(kind: type[RowT], columns: Mapping[str, Any]) -> Columns[RowT]:
+    """What a compiled function does not handle: another class, or arguments that are wrong."""
+    given = {name: values for name, values in columns.items() if values is not _MISSING}
+    return _from_columns(kind, given)
+
+
+def _compile_from_columns(kind: type[Row]) -> None:
+    """Give a class a `from_columns` of its own, unless an author has written one."""
+    found = next(
+        vars(each)["from_columns"] for each in kind.__mro__ if "from_columns" in vars(each)
+    )
+    names = kind.__struct_fields__
+    is_ours = isinstance(found, _CompiledFromColumns) or found is vars(Row)["from_columns"]
+    if not is_ours or not names or any(name.startswith("_row_") for name in names):
+        return
+    space: dict[str, Any] = {
+        "_row_arrays": _arrays,
+        "_row_columns": Columns,
+        "_row_given": _from_given,
+        "_row_kind": kind,
+        "_row_len": len,
+        "_row_list": list,
+        "_row_missing": _MISSING,
+        "_row_native": _native_column,
+    }
+    exec(_source_of_from_columns(names), space)
+    function = space["from_columns"]
+    function.__doc__ = Row.from_columns.__doc__
+    setattr(kind, "from_columns", _CompiledFromColumns(function))  # noqa: B010
+
+
+def _source_of_from_columns(names: Sequence[str]) -> str:
+    """The Python code of a `from_columns` for these fields. Its own names begin with `_row_`."""
+    given = f"_row_given(_row_class, {{{', '.join(f'{n!r}: {n}' for n in names)}, **_row_more}})"
+    first, *others = names
+    reads = [
+        f"""
+    if {name}.__class__ is _row_list:
+        {name} = {name}.copy()
+    elif {name}.__class__ not in _row_arrays:
+        if {name} is _row_missing:
+            return {given}
+        {name} = _row_native({name!r}, {name})"""
+        for name in names
+    ]
+    lengths = " and ".join(["True", *(f"_row_len({name}) == _row_count" for name in others)])
+    return f"""
+def from_columns(_row_class, /, *, {"=_row_missing, ".join(names)}=_row_missing, **_row_more):
+    if _row_class is not _row_kind or _row_more:
+        return {given}{"".join(reads)}
+    try:
+        _row_count = _row_len({first})
+        if {lengths}:
+            return _row_columns(_row_kind, [{", ".join(names)}], _row_count)
+    except TypeError:
+        pass
+    return {given}
+"""
 
 
 def _native_column(name: str, values: Any) -> Any:

@@ -411,8 +411,51 @@ def test_columns_and_rows_of_one_class_share_their_schema():
     ],
 )
 def test_columns_that_do_not_fit_their_class_are_refused_by_from_columns(given, kind, message):
-    with pytest.raises(kind, match=message):
-        Reading.from_columns(**given)
+    class Fresh(Reading):
+        pass
+
+    for _ in range(2):  # the first call that succeeds gives the class a function of its own
+        with pytest.raises(kind, match=message):
+            Fresh.from_columns(**given)
+        found = Fresh.from_columns(time=[1], celsius=[1.5], note=[""])
+        assert (found.kind, found.values, found.rows) == (Fresh, [[1], [1.5], [""]], 1)
+
+
+def test_from_columns_has_the_fields_of_its_class_in_subclasses_too():
+    class Base(Row):
+        time: int
+
+    assert Base.from_columns(time=[1, 2]).rows == 2
+
+    class Wide(Base):
+        list: float
+        len: float
+
+    values = {"len": np.array([3.0]), "time": [1], "list": [2.0]}
+    for _ in range(2):
+        found = Wide.from_columns(**values)
+        assert (found.kind, found.values, found.rows) == (Wide, [[1], [2.0], np.array([3.0])], 1)
+        assert found.values[0] is not values["time"]  # a copy
+        assert Base.from_columns(time=[5]).kind is Base
+        with pytest.raises(TypeError, match="Base.from_columns: expected the columns time, got"):
+            Base.from_columns(**values)
+
+
+def test_from_columns_that_an_author_has_written_stays():
+    class Scaled(Row):
+        time: int
+
+        @classmethod
+        def from_columns(cls, **columns):
+            return super().from_columns(time=[1000 * each for each in columns["time"]])
+
+    class Same(Scaled):
+        pass
+
+    for _ in range(2):
+        assert (
+            Scaled.from_columns(time=[1]).values == Same.from_columns(time=[1]).values == [[1000]]
+        )
 
 
 @pytest.mark.parametrize("celsius", [["warm"], np.array([["a"]]), np.array([1j])])

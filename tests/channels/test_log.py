@@ -102,9 +102,33 @@ def test_the_oldest_rows_are_forgotten_above_a_bound_and_the_slice_is_truncated(
 
 
 @each_log
-def test_the_newest_batch_is_kept_however_large_it_is(make_log):
+def test_the_newest_packet_is_kept_however_large_it_is(make_log):
     log = filled(make_log, 1, 900, replay=Replay(rows=10))
     assert (log.first, log.last) == (2, 901)
+
+
+@each_log
+@pytest.mark.parametrize(
+    ("replay", "packet_rows", "first"),
+    [
+        (Replay(rows=10), [1] * 40, 32),
+        (Replay(bytes=5 * (DATA_SIZE + _OVERHEAD)), [1] * 40, 37),
+        (Replay(rows=10), [1, 1, 900], 4),
+        (Replay(rows=10), [900, 1, 1], 902),
+        (Replay(rows=10), [1] * 20 + [2] * 20, 52),  # the newest are larger than the average
+    ],
+)
+def test_of_a_batch_above_the_bounds_its_newest_packets_are_kept(
+    make_log, replay, packet_rows, first
+):
+    log = make_log(replay)
+    append(log, 1, now=0)
+    append(log, *packet_rows, now=1)
+    last = 1 + sum(packet_rows)
+    assert (log.first, log.last) == (first, last)
+    assert cursors(after(log, 0, 1)) == list(range(first, last + 1))
+    append(log, 1, now=2)
+    assert cursors(after(log, last, 2)) == [last + 1]
 
 
 @each_log

@@ -6,8 +6,9 @@
 """
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from math import inf
 from typing import NamedTuple, Protocol
 
@@ -68,7 +69,7 @@ class Log(Protocol):
     def append(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> None:
         """Number and keep packets that were emitted at `now`; `rows` and `size` are their sums.
 
-        The packets stay unchanged, and the newest batch is kept however large it is.
+        The packets stay unchanged, and the newest one is kept however large it is.
         """
 
     async def refresh(self) -> None:
@@ -97,7 +98,7 @@ def memory_logs() -> LogFactory:
 
 
 class MemoryLog:
-    """A `Log` in memory, within the bounds of a `Replay`; the newest batch is always kept."""
+    """A `Log` in memory, within the bounds of a `Replay`; the newest packet is always kept."""
 
     __slots__ = (
         "_batches",
@@ -137,10 +138,17 @@ class MemoryLog:
     def append(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> None:
         """See `Log.append`."""
         replay = self._replay
-        self._batches.append(packets)
         self.last += rows
+        size += _OVERHEAD * len(packets)
+        if len(packets) > 1 and (rows > replay.rows or size > replay.bytes):
+            # A burst of small packets. What is not kept is freed while the processor has it in its
+            # cache, and its memory is there for the next batch.
+            packets = _newest(packets, replay)
+            rows, size = _sums(packets)
+            self._batches, self._start, self._rows, self._size = [], 0, 0, 0
+        self._batches.append(packets)
         self._rows += rows
-        self._size += size + _OVERHEAD * len(packets)
+        self._size += size
         while self._rows > replay.rows or self._size > replay.bytes:
             if len(self._batches) - self._start == 1:
                 break
@@ -189,8 +197,24 @@ class MemoryLog:
         if 2 * self._start >= len(self._batches):
             del self._batches[: self._start]
             self._start = 0
-        self._rows -= sum([packet.rows for packet in batch])
-        self._size -= sum([len(packet.data) for packet in batch]) + _OVERHEAD * len(batch)
+        rows, size = _sums(batch)
+        self._rows -= rows
+        self._size -= size
+
+
+def _sums(packets: Sequence[Packet]) -> tuple[int, int]:
+    """The rows of packets, and the bytes that they count for."""
+    size = sum([len(packet.data) for packet in packets]) + _OVERHEAD * len(packets)
+    return sum([packet.rows for packet in packets]), size
+
+
+def _newest(packets: Sequence[Packet], replay: Replay) -> Sequence[Packet]:
+    """As many of the newest packets as the bounds allow, at least one."""
+    newest = packets[::-1][: 1 + replay.bytes // _OVERHEAD]
+    rows = accumulate([packet.rows for packet in newest])
+    sizes = accumulate([len(packet.data) + _OVERHEAD for packet in newest])
+    fitting = bisect_right(list(rows), replay.rows), bisect_right(list(sizes), replay.bytes)
+    return packets[-max(1, min(fitting)) :]
 
 
 class LogStore:

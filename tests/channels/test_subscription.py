@@ -12,9 +12,7 @@ from aiostream_ds._channels.exceptions import (
     StalledSubscriber,
     StreamFailed,
 )
-from aiostream_ds._channels.memory_pool import MemoryPool
 from aiostream_ds._channels.policy import SCHEMA_ALWAYS, SCHEMA_REPEAT, Buffer
-from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from tests.channels.parts import REAL, Parts, packet, rows_of
 
@@ -372,10 +370,22 @@ class Sink:
         self.open, self.got = True, []
         subscription.sink = self
 
-    def __call__(self, schema, taken):
+    def write(self, schema, taken):
         if self.open:
             self.got.append((schema, *rows_of([(schema, taken)])))
         return self.open
+
+    def write_all(self, schema, packets, size):
+        assert size == sum(len(each.data) for each in packets)
+        for each in packets:
+            self.write(schema, each)
+            schema = None
+        return self.open
+
+
+def push_all(subscription, packets, now):
+    rows, size = sum(each.rows for each in packets), sum(len(each.data) for each in packets)
+    return subscription.push_all_direct(packets, rows, size, now)
 
 
 def test_a_sink_gets_a_packet_while_nothing_is_queued_and_only_then():
@@ -419,3 +429,37 @@ def test_a_sink_gets_the_schema_exactly_when_receive_nowait_would_return_it():
         expected += [each for each, _ in queued.receive_nowait()]
     assert [each for each, _ in sink.got] == expected
     assert None in expected and expected[-3:] != [None] * 3
+
+
+def test_several_packets_have_the_schemas_that_receive_nowait_would_return():
+    direct, direct_channel = subscribe()
+    queued, queued_channel = subscribe()
+    sink = Sink(direct)
+    same = Schema(b"a", "a")
+    steps = [(A, 0.0), (A, 0.1), (A, 1.5), (A, 1.6), (same, 1.7), (B, 1.8), (A, 1.9)]
+    steps += [(A, SCHEMA_REPEAT + 1.4), (A, SCHEMA_REPEAT + 1.6), (A, SCHEMA_REPEAT + 1.7)]
+    expected = []
+    for schema, now in steps:
+        direct_channel.now = queued_channel.now = now
+        packets = [packet([1], schema), packet([2, 3], schema)]
+        assert push_all(direct, packets, now)
+        put(queued, packets)
+        expected += [each for each, _ in queued.receive_nowait()]
+    assert [each for each, *_ in sink.got] == expected and len(expected) == 2 * len(steps)
+    assert direct.statistics() == queued.statistics()
+
+
+def test_several_packets_are_refused_as_one_is():
+    subscription, channel = subscribe()
+    assert not push_all(subscription, [packet([1], A), packet([2], A)], channel.now)  # no sink
+    sink = Sink(subscription)
+    assert not push_all(subscription, [packet([1], A), packet([2], B)], channel.now)
+    sink.open = False
+    assert not push_all(subscription, [packet([1], A), packet([2], A)], channel.now)
+    sink.open = True
+    assert subscription.statistics().sent_packets == 0
+    put(subscription, [packet([1], A)])
+    assert not push_all(subscription, [packet([2], A), packet([3], A)], channel.now)
+    assert not sink.got and rows_of(subscription.receive_nowait()) == [1]
+    assert push_all(subscription, [packet([2], A), packet([3], A)], channel.now)
+    assert sink.got == [(A, 2), (None, 3)]

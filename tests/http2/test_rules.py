@@ -333,7 +333,7 @@ async def test_a_packet_that_is_emitted_while_others_are_taken_follows_them():
         def receive_nowait(self):
             taken = super().receive_nowait()
             if taken and self.sink is not None and self.refused is None:
-                self.refused = not self.sink(None, later)
+                self.refused = not self.sink.write(None, later)
                 if self.refused:
                     self.put(later)
             return taken
@@ -353,6 +353,34 @@ async def test_a_packet_that_is_emitted_while_others_are_taken_follows_them():
     await host.leave()
 
 
+@pytest.mark.parametrize("schema", [None, SCHEMA])
+async def test_several_packets_are_written_as_one_by_one(schema):
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription))
+    number = host.request()
+    await host.settle()
+    packets = [Packet(SCHEMA, b"1" * n, 1) for n in (1, 200, 200, 3, 20_000)]
+    assert subscription.sink.write_all(schema, packets, sum(len(each.data) for each in packets))
+    await host.settle()
+    expected = [packet_message(schema, packets[0])]
+    expected += [packet_message(None, each) for each in packets[1:]]
+    assert host.bodies[number] == b"".join(expected)
+    await host.leave()
+
+
+async def test_several_packets_above_the_window_are_all_refused():
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription), initial_window_size=80)
+    number = host.request()
+    await host.settle()
+    for each in (b"1" * 50, b"1" * 20):  # more than the window; with what is around it, too
+        assert not subscription.sink.write_all(None, [Packet(SCHEMA, each, 1)] * 3, 3 * len(each))
+    assert subscription.sink.write(None, Packet(SCHEMA, b"2", 1))
+    await host.settle()
+    assert host.bodies[number] == packet_message(None, Packet(SCHEMA, b"2", 1))
+    await host.leave()
+
+
 async def test_a_packet_waits_for_a_closed_window_and_later_packets_follow_it():
     subscription = FakeSubscription()
     host = MemoryHost(lambda _, call: send_packets(call, subscription), initial_window_size=40)
@@ -360,7 +388,7 @@ async def test_a_packet_waits_for_a_closed_window_and_later_packets_follow_it():
     subscription.put(Packet(SCHEMA, b"0", 1))
     await host.settle()
     small, large = Packet(SCHEMA, b"1", 1), Packet(SCHEMA, b"2" * 100, 1)
-    assert not subscription.sink(None, large)
+    assert not subscription.sink.write(None, large)
     subscription.put(large)
     assert subscription.sink is None  # what comes now would overtake it
     subscription.put(small)

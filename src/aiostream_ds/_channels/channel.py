@@ -257,7 +257,11 @@ class Channel:
         single = packets[0] if len(packets) == 1 else None
         queued: list[Subscription] = []
         for subscription in self._subscriptions:
-            if single is None or not subscription.push_direct(single, now):
+            if single is None:
+                is_sent = subscription.push_all_direct(packets, rows, size, now)
+            else:
+                is_sent = subscription.push_direct(single, now)
+            if not is_sent:
                 subscription.put(packets, rows, size, now)
                 queued.append(subscription)
         for subscription in queued:

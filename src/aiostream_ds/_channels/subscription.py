@@ -28,7 +28,7 @@ from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds.errors import copy_error
 
-__all__ = ["Subscription", "SubscriptionOwner", "SubscriptionStatistics", "Waiter"]
+__all__ = ["DirectWriter", "Subscription", "SubscriptionOwner", "SubscriptionStatistics", "Waiter"]
 
 
 class Waiter(Protocol):
@@ -49,6 +49,17 @@ class SubscriptionOwner(Protocol):
     def subscription_drained(self) -> None: ...
     def subscription_left(self, subscription: "Subscription") -> None: ...
     def rows_dropped(self, rows: int, packets: int) -> None: ...
+
+
+class DirectWriter(Protocol):
+    """Takes packets of a subscription when they are emitted, or none of them. It must not emit."""
+
+    def write(self, schema: Schema | None, packet: Packet, /) -> bool:
+        """Take one packet, with its schema if the subscriber needs it. False: it was not taken."""
+
+    def write_all(self, schema: Schema | None, packets: Sequence[Packet], size: int, /) -> bool:
+        """Take several packets of one schema, which the first of them gets; `size` is the sum of
+        their data. False: none was taken."""
 
 
 class SubscriptionStatistics(Struct, frozen=True):
@@ -74,9 +85,7 @@ class Subscription:
     Attributes:
         on_ready: set by the subscriber. Called when something can be received, and at the end. It
             may call `receive_nowait`.
-        sink: set by the subscriber. While nothing is queued it is called with each single packet,
-            with its schema if the subscriber needs it, and returns whether it accepted the packet.
-            It must not emit.
+        sink: set by the subscriber. While nothing is queued it gets the packets.
         exact: whether the subscriber follows the exact channel. Then it also gets packets without
             rows, which have only cursors, and `wait` returns when the channel's status changes.
         queue: the queued packets, oldest first; the channel reads it to find demand.
@@ -125,7 +134,7 @@ class Subscription:
         exact: bool = False,
     ) -> None:
         self.on_ready: Callable[[], None] | None = None
-        self.sink: Callable[[Schema | None, Packet], bool] | None = None
+        self.sink: DirectWriter | None = None
         self.exact = exact
         self.stalled = False
         self._status_changed = False
@@ -264,23 +273,48 @@ class Subscription:
 
     def push_direct(self, packet: Packet, now: float) -> bool:
         """Pass a packet with rows to the sink; False: it has to be queued."""
-        if self.sink is None or self.queue:
+        sink = self.sink
+        if sink is None or self.queue:
             return False
         schema, current, is_due = packet.schema, self._schema, now >= self._schema_due
         if is_due or (
             schema is not current and (current is None or schema.fingerprint != current.fingerprint)
         ):
-            if not self.sink(schema, packet):
+            if not sink.write(schema, packet):
                 return False
-            self._schema = schema
-            if is_due and now >= self._schema_always_until:
-                self._schema_due = now + SCHEMA_REPEAT
-        elif not self.sink(None, packet):
+            self._schema_sent(schema, now)
+        elif not sink.write(None, packet):
             return False
         self._sent_packets += 1
         self._sent_rows += packet.rows
         self._sent_bytes += len(packet.data)
         return True
+
+    def push_all_direct(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> bool:
+        """As `push_direct`, for several packets with rows; `rows` and `size` are their sums. They
+        have to be queued also if they have several schemas."""
+        sink = self.sink
+        if sink is None or self.queue:
+            return False
+        schema, current = packets[0].schema, self._schema
+        if [packet.schema for packet in packets].count(schema) != len(packets):
+            return False
+        is_new = current is None or schema.fingerprint != current.fingerprint
+        if is_new or now >= self._schema_due:
+            if not sink.write_all(schema, packets, size):
+                return False
+            self._schema_sent(schema, now)
+        elif not sink.write_all(None, packets, size):
+            return False
+        self._sent_packets += len(packets)
+        self._sent_rows += rows
+        self._sent_bytes += size
+        return True
+
+    def _schema_sent(self, schema: Schema, now: float) -> None:
+        self._schema = schema
+        if now >= self._schema_due and now >= self._schema_always_until:
+            self._schema_due = now + SCHEMA_REPEAT
 
     def put(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> None:
         """Queue packets; `rows` and `size` are their sums. The caller calls `wake` afterwards."""

@@ -20,6 +20,10 @@ from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 __all__ = ["PacketWriter", "packet_message", "send_packets", "stream_packet", "write"]
 
 
+_LARGE_DATA = FLUSH_BYTES - 32
+"""From this size on, the message of a packet without a schema may be above FLUSH_BYTES."""
+
+
 @lru_cache(maxsize=4096)
 def _prefix(size: int) -> bytes:
     """All bytes of a gRPC message `StreamPacket{data: …}` before its `size` bytes of data."""
@@ -31,6 +35,12 @@ def _prefix(size: int) -> bytes:
 def _before_data(size: int) -> bytes:
     """All bytes of the message of a packet without a schema before its `size` bytes of data."""
     return _prefix(size + len(b'{"data":}')) + b'{"data":'
+
+
+@lru_cache(maxsize=4096)
+def _between_data(size: int) -> bytes:
+    """The same, with the end of the message before it."""
+    return b"}" + _before_data(size)
 
 
 def packet_message(schema: Schema | None, packet: Packet) -> bytes:
@@ -54,6 +64,19 @@ def _messages(packets: Sequence[tuple[Schema | None, Packet]]) -> bytes:
             parts += _before_data(len(data)), data, b"}"
         else:
             parts.append(packet_message(schema, packet))
+    return b"".join(parts)
+
+
+def _messages_of_one_schema(schema: Schema | None, packets: Sequence[Packet]) -> bytes:
+    """The same for several packets; the first has this schema, the others have none."""
+    data = [packet.data for packet in packets]
+    parts = [b"}"] * (2 * len(data) + 1)
+    parts[1::2] = data
+    parts[:-1:2] = map(_between_data, map(len, data))
+    if schema is None:
+        parts[0] = _before_data(len(data[0]))
+    else:
+        parts[:2] = [packet_message(schema, packets[0])[:-1]]  # `parts` has its end
     return b"".join(parts)
 
 
@@ -169,31 +192,42 @@ class PacketWriter:
         """Write each packet when it is emitted, until one cannot be or the subscription ends.
         Returns False when that is now."""
         self._subscription.on_ready = self._on_ready
-        self._subscription.sink = self._write if self._call.sent else self._write_first
+        self._subscription.sink = self
         self._on_ready()  # packets may have been queued while the task waited
         return self._subscription.sink is not None
 
     def _stop(self) -> None:
         self._subscription.on_ready = self._subscription.sink = None
 
-    def _write_first(self, schema: Schema | None, packet: Packet) -> bool:
-        """As `_write`, for the first packet, which the headers of the response precede."""
+    def write(self, schema: Schema | None, packet: Packet, /) -> bool:
+        """See `DirectWriter.write`."""
+        if self._writing:  # queued packets are being written; this one comes after them
+            return False
+        if not self._call.sent and not self._begin_response():
+            return False
+        if schema is None:  # nearly every packet: the result of `packet_message`, without a copy
+            data = packet.data
+            size = len(data)
+            return size < _LARGE_DATA and self._stream.write_nowait(data, _before_data(size), b"}")
+        data = packet_message(schema, packet)
+        return len(data) <= FLUSH_BYTES and self._stream.write_nowait(data)
+
+    def write_all(self, schema: Schema | None, packets: Sequence[Packet], size: int, /) -> bool:
+        """See `DirectWriter.write_all`."""
+        if self._writing or size > self._stream.free_window:
+            return False
+        if not self._call.sent and not self._begin_response():
+            return False
+        data = _messages_of_one_schema(schema, packets)
+        return len(data) <= FLUSH_BYTES and self._stream.write_nowait(data)
+
+    def _begin_response(self) -> bool:
+        """Write the headers of the response, which precede the first packet. Returns False if the
+        stream is closed."""
         if not self._stream.is_open:
             return False
         self._call.start()
-        if self._subscription.sink is not None:
-            self._subscription.sink = self._write
-        return self._write(schema, packet)
-
-    def _write(self, schema: Schema | None, packet: Packet) -> bool:
-        """Write one packet that was just emitted. Returns False if it has to be queued."""
-        if self._writing:  # queued packets are being written; this one comes after them
-            return False
-        if schema is None:  # nearly every packet: the result of `packet_message`, without a call
-            data = b"%b%b}" % (_before_data(len(packet.data)), packet.data)
-        else:
-            data = packet_message(schema, packet)
-        return len(data) <= FLUSH_BYTES and self._stream.write_nowait(data)
+        return True
 
     def _need_task(self) -> None:
         """Leave the rest to a task; until it has written it, packets are queued."""

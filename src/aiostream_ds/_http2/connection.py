@@ -105,19 +105,28 @@ class Http2Stream:
         """Whether a response, or more of it, can be sent."""
         return self.state is _OPEN or self.state is _HALF_CLOSED
 
-    def write_nowait(self, data: bytes) -> bool:
-        """Write all of `data` as DATA frames. Write nothing and return False when it would have to
-        wait for a window or for the transport, or when the stream is closed."""
+    @property
+    def free_window(self) -> int:
+        """How many bytes `write_nowait` would write now."""
         connection = self.connection
-        size = len(data)
+        return min(self.window, connection.window) if connection.writable else 0
+
+    def write_nowait(self, data: bytes, before: bytes = b"", after: bytes = b"") -> bool:
+        """Write all of `data`, between what is `before` and `after` it, as DATA frames. Write
+        nothing and return False when it would have to wait for a window or for the transport, or
+        when the stream is closed."""
+        connection = self.connection
+        size = len(before) + len(data) + len(after)
         if size > self.window or size > connection.window or not connection.writable:
             return False
         self.window -= size
         connection.window -= size
         if size <= connection.frame_size:
-            connection.write(b"%b%b%b" % (size.to_bytes(3, "big"), self._frame_tail, data))
+            head = size.to_bytes(3, "big")
+            connection.write(b"".join((head, self._frame_tail, before, data, after)))
         else:
-            connection.write(self._data_frames(memoryview(data)))
+            whole = b"".join((before, data, after)) if before or after else data
+            connection.write(self._data_frames(memoryview(whole)))
         return True
 
     def write_part(self, data: memoryview, limit: int) -> int:

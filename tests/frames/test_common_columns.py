@@ -27,15 +27,23 @@ TYPED_VALUES = st.sampled_from(list(VALUES)).flatmap(
 )
 
 
-@given(st.lists(TYPED_VALUES, min_size=1, max_size=3))
-def test_a_row_is_written_as_columns_of_length_one(drawn):
+def general_data(types, values):
+    """What the general path writes."""
+    fields = [
+        Field(f"c{n}", own, kind, nullable=True)
+        for n, (kind, own) in enumerate(zip(types, values, strict=True))
+    ]
+    return json.data(fields)
+
+
+@given(st.lists(TYPED_VALUES, min_size=1, max_size=6))
+def test_a_row_is_written_as_the_general_path_writes_columns_of_length_one(drawn):
     types = [kind for kind, _ in drawn]
     row = [values[0] for _, values in drawn]
     for nullable in ((), range(len(types))):
         written = CommonCaseWriter(types, nullable=nullable).row(row)
         if written is not None:
-            columns_of_one = [[value] for value in row]
-            assert written == CommonCaseWriter(types, nullable=nullable).data(columns_of_one)
+            assert written == general_data(types, [[value] for value in row])
 
 
 @given(st.lists(TYPED_VALUES, min_size=1, max_size=3), st.sampled_from([1, 64]))
@@ -46,11 +54,7 @@ def test_the_fast_path_writes_the_bytes_of_the_general_path(drawn, repeats):
     for nullable in ((), range(len(types))):
         written = CommonCaseWriter(types, nullable=nullable).data(cut)
         if written is not None:
-            fields = [
-                Field(f"c{n}", values, kind, nullable=True)
-                for n, (kind, values) in enumerate(zip(types, cut, strict=True))
-            ]
-            assert written == json.data(fields)
+            assert written == general_data(types, cut)
             assert orjson.loads(written)
 
 

@@ -369,7 +369,8 @@ class RowEncoder:
         if {block.kind for block in blocks} != {kind} or sum(counts) > _SMALL_BLOCK * len(blocks):
             return []
         layout = self._layout(kind)
-        found = layout.many([block.values for block in blocks])
+        single = counts.count(1) == len(counts)
+        found = layout.many([block.values for block in blocks], single=single)
         if found is None:
             return []
         self._last_layout = layout

@@ -161,9 +161,10 @@ class RowLayout:
             return None
         return self._writer.row((_now(), *values) if self.is_stamped else values)
 
-    def many(self, tables: list[list[Any]]) -> list[bytes] | None:
-        """The packet data of many small tables. None: not the common case."""
-        return None if self.is_stamped else self._writer.many(tables)
+    def many(self, tables: list[list[Any]], *, single: bool = False) -> list[bytes] | None:
+        """The packet data of many small tables. None: not the common case. `single`: each has one
+        row."""
+        return None if self.is_stamped else self._writer.many(tables, single=single)
 
     def data(self, values: list[list[Any]], rows: int, stamps: list[int] | None = None) -> bytes:
         """The packet data of values by column.

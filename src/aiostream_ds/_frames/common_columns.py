@@ -17,7 +17,8 @@ import orjson
 
 from aiostream_ds._frames.columns import ARRAY_TYPES, RANGES, FieldType, array_kind
 from aiostream_ds._frames.datetime_arrays import datetimes_array
-from aiostream_ds._frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
+from aiostream_ds._frames.single_row import WriteRow, row_function
+from aiostream_ds._frames.times import TIME_LIMIT, read_datetimes
 
 __all__ = ["CommonCaseWriter", "only_type", "validated_type"]
 
@@ -131,18 +132,6 @@ def _is_in_range(values: list[Any], case: _CommonCase) -> bool:
     return case.exact is not int or (case.low <= min(values) and max(values) <= case.high)
 
 
-class _RowFormat(NamedTuple):
-    """How to write a row, by the types of its values."""
-
-    times: tuple[int, ...]
-    """Indexes of datetimes."""
-    limits: tuple[tuple[int, float, float], ...]
-    """Indexes of integers, and their range."""
-    nulls: int
-    """The number of values that are None."""
-    numbers_only: bool
-
-
 class CommonCaseWriter:
     """Writes the data of columns of these types, in the common case. The first `checked` columns
     have valid numbers. Those with an index in `nullable` may have None."""
@@ -151,9 +140,9 @@ class CommonCaseWriter:
         "_array_kinds",
         "_cases",
         "_checked",
-        "_formats",
         "_nullable",
         "_numbers_only",
+        "_row_functions",
         "_times",
         "_types",
     )
@@ -166,7 +155,7 @@ class CommonCaseWriter:
         self._nullable = frozenset(nullable)
         self._cases = [_COMMON_CASES.get(each, _NO_COMMON_CASE) for each in types]
         self._numbers_only = _NO_COMMON_CASE not in self._cases
-        self._formats: dict[tuple[type, ...], _RowFormat] = {}
+        self._row_functions: dict[tuple[type, ...], WriteRow] = {}  # by the types of the values
         self._times = [n for n, each in enumerate(types) if each is FieldType.TIME]
         self._array_kinds: list[tuple[type, Any, int]] = []  # of the last arrays that were common
 
@@ -203,16 +192,23 @@ class CommonCaseWriter:
             return False
         return all(_are_times(columns[index]) for index in self._times)
 
-    def many(self, tables: Sequence[Sequence[Any]]) -> list[bytes] | None:
-        """The same for many small tables that consist of numbers and have several columns."""
-        if not self._numbers_only or len(self._types) < 2:
+    def many(self, tables: Sequence[Sequence[Any]], *, single: bool = False) -> list[bytes] | None:
+        """The same for many small tables that consist of numbers and have several columns.
+        `single`: each has one row."""
+        width = len(self._types)
+        if not self._numbers_only or width < 2:
             return None
-        for columns, case in zip(zip(*tables, strict=True), self._cases, strict=True):
-            if only_type(columns) is not list:
-                return None
-            if not _is_common(list(chain.from_iterable(columns)), case):
-                return None
-        body = orjson.dumps(tables)
+        if single:
+            cells = list(chain.from_iterable(chain.from_iterable(tables)))
+            columns = [cells[n::width] for n in range(width)]
+        else:
+            columns = [list(chain.from_iterable(each)) for each in zip(*tables, strict=True)]
+        if not all(map(_is_common, columns, self._cases)):
+            return None
+        try:
+            body = orjson.dumps(tables)
+        except TypeError:
+            return None  # arrays
         if _N in body and b"null" in body:
             return None
         # One call writes all tables; the result is split between them: numbers have no brackets.
@@ -221,62 +217,24 @@ class CommonCaseWriter:
 
     def row(self, values: tuple[Any, ...]) -> bytes | None:
         """The same for one row, the most frequent packet of a slow stream."""
-        kinds = tuple(map(type, values))
-        row_format = self._formats.get(kinds)
-        if row_format is None:
-            row_format = self._find_format(kinds)
-            if row_format is None:
-                return None
-        times, limits, nulls, numbers_only = row_format
-        cells: Sequence[Any] = values
-        nanos: list[Any] = []
-        if times:
-            cells = list(values)
-            for index in times:
-                try:
-                    at, rest = divmod(values[index] - EPOCH, MILLISECOND)
-                except TypeError:  # it has no time zone
-                    return None
-                if not -TIME_LIMIT <= at <= TIME_LIMIT:
-                    return None
-                cells[index] = at
-                if rest:
-                    nanos = nanos or [None] * len(values)
-                    nanos[index] = (rest.microseconds * 1000,)
-        for index, low, high in limits:
-            if not low <= cells[index] <= high:
-                return None
-        if not numbers_only:
-            return _write([(cell,) for cell in cells], nanos, nulls)
-        body = orjson.dumps(cells)
-        if _N in body:
-            return None  # NaN and infinities are written as null
-        body = body[1:-1].replace(b",", b"],[")  # numbers have no commas
-        if nanos:
-            return b'{"values":[[%b]],"nanos":%b}' % (body, orjson.dumps(nanos))
-        return b'{"values":[[%b]]}' % body
+        kinds = (*map(type, values),)
+        write = self._row_functions.get(kinds) or self._find_row_function(kinds)
+        return None if write is None else write(*values)
 
-    def _find_format(self, kinds: tuple[type, ...]) -> _RowFormat | None:
-        """The format of a row with values of these types. None: one of them is not common."""
-        times: list[int] = []
-        limits: list[tuple[int, float, float]] = []
+    def _find_row_function(self, kinds: tuple[type, ...]) -> WriteRow | None:
+        """The function for a row with values of these types. None: one of them is not common."""
         for index, (kind, case, wanted) in enumerate(
             zip(kinds, self._cases, self._types, strict=True)
         ):
-            if kind is _NONE and index in self._nullable:
-                continue
-            if kind is datetime and wanted is FieldType.TIME:
-                times.append(index)
-            elif kind is not case.exact and (kind is not str or wanted is not FieldType.STRING):
+            is_null = kind is _NONE and index in self._nullable
+            is_time = kind is datetime and wanted is FieldType.TIME
+            is_text = kind is str and wanted is FieldType.STRING
+            if kind is not case.exact and not (is_null or is_time or is_text):
                 return None
-            if kind is int:
-                limits.append((index, case.low, case.high))
-        numbers_only = {str, bool, _NONE}.isdisjoint(kinds)
-        row_format = _RowFormat(tuple(times), tuple(limits), kinds.count(_NONE), numbers_only)
-        if len(self._formats) >= _MAX_FORMATS:
-            self._formats.clear()
-        self._formats[kinds] = row_format
-        return row_format
+        if len(self._row_functions) >= _MAX_FORMATS:
+            self._row_functions.clear()
+        self._row_functions[kinds] = write = row_function(kinds, tuple(self._types))
+        return write
 
     def _read(
         self, columns: Sequence[Any], nanos: list[list[int] | None]

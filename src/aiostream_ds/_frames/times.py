@@ -6,7 +6,7 @@ from operator import attrgetter, sub
 
 from aiostream_ds._short_repr import short_repr
 
-__all__ = ["EPOCH", "MILLISECOND", "TIME_LIMIT", "TIME_RANGE", "read_datetimes", "time_text"]
+__all__ = ["DAY", "EPOCH", "MILLISECOND", "TIME_LIMIT", "TIME_RANGE", "read_datetimes", "time_text"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)

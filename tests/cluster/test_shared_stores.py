@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from aiostream_ds._cluster.message_cipher import Cipher
 from aiostream_ds._store_replication import store_chain
 from aiostream_ds.sources.push import Pushed
 from aiostream_ds.stores import Retention
@@ -32,7 +33,9 @@ class Servers:
         self._tasks: dict[int, tuple[asyncio.Event, asyncio.Task[None]]] = {}
         self._number = 0
 
-    async def start(self, place: int, *, in_memory: bool = False, **more: Any) -> Grafana:
+    async def start(
+        self, place: int, *, in_memory: bool = False, cipher: Cipher | None = None, **more: Any
+    ) -> Grafana:
         self._number += 1
         settings = {"share": True, **more}
         if not in_memory:
@@ -42,7 +45,7 @@ class Servers:
         async def run() -> None:
             number = self._number
             async with serve_in_memory(
-                Pushed, settings=settings, cluster=lambda: access(self.engine, number)
+                Pushed, settings=settings, cluster=lambda: access(self.engine, number, cipher)
             ) as grafana:
                 await grafana.health()
                 self.open[place] = grafana

@@ -25,11 +25,12 @@ _END = META + "end"
 
 
 class StoreLink(NamedTuple):
-    """An entry that the store has: its tag, and the first cursor that it has given to each
-    channel."""
+    """An entry that the store has: its tag, the first cursor that it has given to each channel, and
+    where it was in the log; START: not known."""
 
     tag: bytes
     first: Mapping[str, int]
+    id: EntryId = START
 
 
 class _End(msgspec.Struct, array_like=True, frozen=True):
@@ -40,9 +41,16 @@ class _End(msgspec.Struct, array_like=True, frozen=True):
     missing: int
 
 
+class _Link(msgspec.Struct, array_like=True, frozen=True):
+    number: int
+    tag: bytes
+    first: dict[str, int]
+    id: EntryId = START
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_end = msgspec.msgpack.Decoder(_End).decode
-_decode_link = msgspec.msgpack.Decoder(tuple[int, bytes, dict[str, int]]).decode
+_decode_link = msgspec.msgpack.Decoder(_Link).decode
 
 
 class StoreChain:
@@ -67,9 +75,9 @@ class StoreChain:
             _decode_end(stored[_END])
         )
         found = [_decode_link(value) for name, value in stored.items() if name != _END]
-        for number, tag, first in sorted(found):
-            if self.number - LINKS < number <= self.number:
-                self.links[tag] = StoreLink(tag, first)
+        for link in sorted(found, key=lambda link: link.number):
+            if self.number - LINKS < link.number <= self.number:
+                self.links[link.tag] = StoreLink(link.tag, link.first, link.id)
 
     def copy(self) -> "StoreChain":
         """One that can be changed apart."""
@@ -81,20 +89,28 @@ class StoreChain:
         """Whether the store has this entry, as far as it remembers."""
         return tag == self.tag or tag in self.links or (tag == NO_TAG and self._is_complete)
 
+    def has(self, id: EntryId) -> bool:
+        """Whether the store has the entry with this id, also if it cannot be read any more."""
+        return any(link.id == id for link in self.links.values())
+
     @property
     def _is_complete(self) -> bool:
         """Whether it remembers all entries."""
         return self.number == len(self.links)
+
+    def continues_with(self, entry: StoreEntry) -> bool:
+        """Whether an entry is the next one."""
+        return entry.after == self.tag and not self.knows(entry.tag)
 
     def add(self, entry: StoreEntry, id: EntryId) -> dict[str, bytes | None]:
         """The store has a further entry. Returns what has to be stored."""
         first = entry.first_cursors()
         self.tag, self.id, self.epoch = entry.tag, id, entry.epoch
         self.number += 1
-        self.links[entry.tag] = StoreLink(entry.tag, first)
+        self.links[entry.tag] = StoreLink(entry.tag, first, id)
         if len(self.links) > LINKS:
             self.links.popitem(last=False)
-        link = _encode((self.number, entry.tag, first))
+        link = _encode((self.number, entry.tag, first, id))
         return {f"{META}{self.number % LINKS}": link, **self.end()}
 
     def end(self) -> dict[str, bytes | None]:
@@ -109,6 +125,14 @@ class StoreChain:
             return links
         names = [link.tag for link in links]
         return links[names.index(tag) + 1 :]
+
+    def before(self, entry: StoreLink) -> bytes | None:
+        """The entry before a known one; None: it is not known."""
+        names = list(self.links)
+        number = names.index(entry.tag)
+        if number:
+            return names[number - 1]
+        return NO_TAG if self._is_complete else None
 
     def rewind(self, tag: bytes) -> dict[str, int]:
         """Forget the entries after one that is known. Returns the last cursor of each channel that
@@ -132,6 +156,6 @@ class StoreChain:
         """All entries, as they have to be stored after `adopt`."""
         first = self.number - len(self.links) + 1
         return {
-            f"{META}{number % LINKS}": _encode((number, link.tag, link.first))
+            f"{META}{number % LINKS}": _encode((number, *link))
             for number, link in enumerate(self.links.values(), first)
         }

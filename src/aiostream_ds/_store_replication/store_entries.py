@@ -5,6 +5,9 @@
 Each entry has a tag of its own, and names the one after which it was written. Of several entries
 that name the same one, the first in the log counts; the others are void, and their servers write
 them again. So the entries that count are a chain, which no loss of writes can change unnoticed.
+
+A decision has no rows, and is not of the chain: it names entries that are void since no server
+could read them.
 """
 
 import secrets
@@ -13,14 +16,17 @@ from collections.abc import Sequence
 
 import msgspec
 
+from aiostream_ds._cluster.engine import EntryId
 from aiostream_ds._cluster.message_cipher import Cipher, UnreadableMessage
 from aiostream_ds.stores.row_blocks import Piece
 from aiostream_ds.stores.sqlite_writer import ReplicaBatch
 
-__all__ = ["NO_TAG", "StoreEntry", "StoreEntryCodec", "new_tag"]
+__all__ = ["NO_TAG", "StoreEntry", "StoreEntryCodec", "decision", "new_tag"]
 
 NO_TAG = b""
 """Of a store without an entry."""
+
+_NO_PLACE = b"void"  # after which no entry of the chain is: tags are longer
 
 _PLAIN, _DEFLATED, _ENCRYPTED = 1, 2, 16
 _DEFLATE_FROM = 200  # bytes
@@ -43,12 +49,14 @@ class StoreEntry(msgspec.Struct, array_like=True, frozen=True):
         after: the tag of the entry before it.
         epoch: of all channels from here on.
         batches: in the order of their cursors.
+        void: of a decision: the entries that do not count, wherever they are in the log.
     """
 
     tag: bytes
     after: bytes
     epoch: str
     batches: list[_Batch]
+    void: list[EntryId] = []
 
     @classmethod
     def of(
@@ -78,6 +86,11 @@ class StoreEntry(msgspec.Struct, array_like=True, frozen=True):
 def new_tag() -> bytes:
     """The tag of no other entry."""
     return secrets.token_bytes(8)
+
+
+def decision(void: Sequence[EntryId]) -> StoreEntry:
+    """The entry with which a server declares others void."""
+    return StoreEntry(new_tag(), _NO_PLACE, "", [], list(void))
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -1,13 +1,13 @@
 """Where the store of a server continues in the log: its entries without their rows, which may be
 more than a process has memory for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 from aiostream_ds._cluster.engine import EntryId
 from aiostream_ds._store_replication.store_entries import StoreEntry
 
-__all__ = ["Place", "before", "overlap", "place_of", "successor_of"]
+__all__ = ["Place", "before", "overlap", "place_of", "successor_of", "without_void"]
 
 _NUMBERS = 1 << 40  # more than a term has entries
 
@@ -41,6 +41,18 @@ def successor_of(places: Sequence[Place], tag: bytes) -> int | None:
     if found is None or places[found].tag in parents:
         return found
     return None if any(place.tag in parents for place in places[found + 1 :]) else found
+
+
+def without_void(places: Sequence[Place], void: Container[EntryId]) -> list[Place]:
+    """The places without these entries, and without those that go on after them."""
+    found: list[Place] = []
+    tags: set[bytes] = set()
+    for place in places:
+        if place.id in void or place.after in tags:
+            tags.add(place.tag)
+        else:
+            found.append(place)
+    return found
 
 
 def overlap(places: Sequence[Place], lasts: Mapping[str, int]) -> bool:

@@ -9,8 +9,8 @@ overtaken is void, and its rows are written again. So a server decides what an e
 as whether a key is known, when it has all entries before it.
 
 An entry that no server can read is void, too: it was written by a program without the key, or was
-damaged. The server asks the others whether they have read it: then it lacks their rows, and writes
-none after it.
+damaged. The server asks the others whether they have read it: then it lacks their rows, and neither
+stores nor writes any after it. Otherwise it writes the decision to the log, see `void_entries`.
 """
 
 import os
@@ -51,64 +51,37 @@ from aiostream_ds._store_replication.store_places import (
     overlap,
     place_of,
     successor_of,
+    without_void,
 )
 from aiostream_ds._store_replication.store_recovery import RecoveredBatch, recovered_batches
+from aiostream_ds._store_replication.void_entries import SHARED_OWNER, VoidEntries
+from aiostream_ds._store_replication.waiting_batches import GROUP_BYTES, WaitingBatch, parts_of
 from aiostream_ds.stores import AppendResult, StoreError
 from aiostream_ds.stores.channel_tables import now_ms
-from aiostream_ds.stores.row_blocks import Piece
 from aiostream_ds.stores.sqlite_store import SqliteStore, check_batch, key_digest, pieces_of
 from aiostream_ds.stores.sqlite_writer import ReplicaBatch
 
-__all__ = ["GROUP_BYTES", "WAITING_BYTES", "WAIT_SECONDS", "StoreReplica"]
+__all__ = ["WAITING_BYTES", "WAIT_SECONDS", "StoreReplica"]
 
 log = get_logger(__name__)
 
 WAIT_SECONDS = 8.0
 """Seconds in which rows must be in the log and in the store; else the push is refused for now."""
 
-GROUP_BYTES = 384 << 10
-"""Bytes of rows, before they are deflated, that are one entry."""
-
 WAITING_BYTES = 32 << 20
 """Bytes of rows that wait from which on further ones are refused for now."""
-
-SHARED_OWNER = "stores"
-"""The name under which all servers take the channel: it never has a lease."""
 
 _PAGE = 100  # entries that are read at once, and applied in one transaction
 _CHECK = 3.0  # seconds without an event until the end of the log is compared
 _RETRY = 0.3  # seconds after an error of the engine
 _ATTEMPTS = 32  # entries whose fate is not known yet
-_UNREADABLE = 1_000  # entries that are remembered as unreadable
+_WARNED = 1_000  # entries that cannot be read, and are not reported again
 _RECOVERED = f"{META}recovered"
 
 
 class _Read(NamedTuple):
     entry: Entry
     content: StoreEntry | None  # None: it cannot be read
-
-
-class _Waiting:
-    """A batch that waits until it is stored."""
-
-    def __init__(
-        self, channel: str, pieces: list[Piece], key: bytes | None, old_first: int | None = None
-    ) -> None:
-        self.channel, self.pieces, self.key = channel, pieces, key
-        self.old_first = old_first  # of rows that this server had before the others
-        self.size = sum(len(piece.data) for piece in pieces)
-        self.done = anyio.Event()
-        self.result: AppendResult | Exception | None = None
-
-    @property
-    def has_moved(self) -> bool:
-        """Whether rows that viewers have seen have other cursors now."""
-        result = self.result
-        return isinstance(result, AppendResult) and self.old_first not in (None, result.first)
-
-    def finish(self, result: AppendResult | Exception) -> None:
-        self.result = self.result or result
-        self.done.set()
 
 
 class StoreReplica:
@@ -143,12 +116,13 @@ class StoreReplica:
         self._node = node
         self._codec = StoreEntryCodec(name, cipher)
         self._filler = StoreFiller(self, requests, node, self._codec)
-        self._waiting: deque[_Waiting] = deque()
-        self._attempts: dict[bytes, list[tuple[_Waiting, ReplicaBatch]]] = {}
+        self._void = VoidEntries(name, node.engine, self._codec, self._filler)
+        self._waiting: deque[WaitingBatch] = deque()
+        self._attempts: dict[bytes, list[tuple[WaitingBatch, ReplicaBatch]]] = {}
         self._group_bytes = GROUP_BYTES
         self._events: deque[Entry] = deque()
         self._seen = START  # the last entry of the log that was looked at
-        self._unreadable: OrderedDict[EntryId, bool] = OrderedDict()  # known as void
+        self._warned: OrderedDict[EntryId, None] = OrderedDict()
         self._must_read = False
         self._must_link = True  # compare the store with the whole log
         self._wake = anyio.Event()
@@ -176,14 +150,14 @@ class StoreReplica:
         if not rows:
             last = self.lasts.get(channel, 0)
             return AppendResult(last + 1, last)
-        parts = _parts(await pieces_of(rows))
+        parts = parts_of(await pieces_of(rows))
         if sum(each.size for each in self._waiting) > WAITING_BYTES:
             reason = self.problem or "the cluster is slower than they arrive"
             raise StoreError(f"too many rows wait to be stored on all servers: {reason}")
         waiting = []
         for number, part in enumerate(parts):
             digest = None if key is None else key_digest(key, number)
-            waiting.append(_Waiting(channel, part, digest))
+            waiting.append(WaitingBatch(channel, part, digest))
         self._waiting.extend(waiting)
         self._wake.set()
         results = []
@@ -281,7 +255,9 @@ class StoreReplica:
             await self._link()
         elif self._must_read or self._events:
             await self._advance()
-        await self._confirm_void()
+        if self._void.undecided:
+            await self._void.decide(self._void.undecided)
+            self._must_read = True
         if self._must_link or self._must_read or self._events:
             return
         if self._waiting:
@@ -318,7 +294,7 @@ class StoreReplica:
             entries = list(self._events)
             self._events.clear()
             await self._apply(self._decoded(entries))
-        while self._must_read:
+        while self._must_read and not self._void.undecided:
             page = await self._node.engine.read(self.name, self._seen, _PAGE)
             if page.truncated or page.last < self._seen:
                 self._must_link = True
@@ -334,41 +310,64 @@ class StoreReplica:
         try:
             found = self._codec.decode(entry.payload)
         except UnreadableMessage as error:
-            if entry.id not in self._unreadable:
-                log.warning("an entry of a shared store cannot be read, and is skipped: %s", error)
-                self._unreadable[entry.id] = False
-                if len(self._unreadable) > _UNREADABLE:
-                    self._unreadable.popitem(last=False)
+            if entry.id not in self._warned:
+                log.warning("an entry of a shared store cannot be read: %s", error)
+                self._warned[entry.id] = None
+                if len(self._warned) > _WARNED:
+                    self._warned.popitem(last=False)
             return None
-        self._unreadable.pop(entry.id, None)
         return found
 
-    async def _confirm_void(self) -> None:
-        """No other server has read what this one could not read: else its rows would be missing
-        here, and what this one writes would be void for the others. Raises EngineError."""
-        for id in [id for id, is_void in self._unreadable.items() if not is_void]:
-            await self._filler.confirm_void(id)
-            self._unreadable[id] = True
-
     async def _apply(self, entries: Sequence[_Read]) -> None:
-        """Store what follows the last entry of the chain; others are void, or known."""
+        """Store what follows the last entry of the chain; others are void, or known. Ends with the
+        first entry of which it has to be decided whether it is void."""
+        self._void.learn(content for _, content in entries)
+        if await self._rewind_void():
+            return
         batches: list[ReplicaBatch] = []
         meta: dict[str, bytes | None] = {}
         applied: list[bytes] = []
-        chain = self.chain.copy()
+        chain, seen = self.chain.copy(), self._seen
         for entry, content in entries:
-            if content is None:
-                continue
-            if content.after == chain.tag and not chain.knows(content.tag):
+            if content is None and self._is_undecided(entry.id):
+                break
+            is_void = entry.id in self._void
+            if content is not None and not is_void and chain.continues_with(content):
                 batches += content.replica_batches()
                 meta |= chain.add(content, entry.id)
                 applied.append(content.tag)
+            seen = entry.id
         if applied:
             await self._store(chain, batches, meta)
-        if entries:
-            self._seen = max(self._seen, entries[-1].entry.id)
+        self._seen = max(self._seen, seen)
         for tag in applied:
             await self._finish(self._attempts.pop(tag, []))
+        left = [entry.id for entry, content in entries if content is None and entry.id > seen]
+        self._void.undecided = [id for id in left if self._is_undecided(id)]
+        if self._void.undecided:
+            self._must_read = True
+
+    def _is_undecided(self, id: EntryId) -> bool:
+        """Of an entry that cannot be read: the store may have it since this server had its key."""
+        return id not in self._void and not self.chain.has(id)
+
+    async def _rewind_void(self) -> bool:
+        """Whether the store had entries that others have found void meanwhile, and has them no
+        more: the log has to be read again from the first one on."""
+        if not self._void.has_new:
+            return False
+        self._void.has_new = False
+        void = next((link for link in self.chain.links.values() if link.id in self._void), None)
+        if void is None:
+            return False
+        tag = self.chain.before(void)
+        if tag is None:
+            raise other_history(self.store)
+        await self.rewind(tag)
+        self._seen = before(void.id)
+        self._must_read = True
+        self._events.clear()
+        return True
 
     async def _store(
         self, chain: StoreChain, batches: Sequence[ReplicaBatch], meta: dict[str, bytes | None]
@@ -385,7 +384,7 @@ class StoreReplica:
             await self.store.replicate([], chain.end())
             log.error("%d rows were pushed while this server was away; it lacks them", missing)
 
-    async def _finish(self, stored: list[tuple[_Waiting, ReplicaBatch]]) -> None:
+    async def _finish(self, stored: list[tuple[WaitingBatch, ReplicaBatch]]) -> None:
         """An entry of this server is in the log and in the store."""
         for each, batch in stored:
             each.finish(AppendResult(batch.first, batch.last))
@@ -427,9 +426,9 @@ class StoreReplica:
             del self._attempts[next(iter(self._attempts))]
         await self._take(entry, group)
 
-    async def _group(self) -> tuple[list[_Waiting], list[_Waiting]]:
+    async def _group(self) -> tuple[list[WaitingBatch], list[WaitingBatch]]:
         """The batches for one entry; and those whose keys are known, which are done."""
-        group: list[_Waiting] = []
+        group: list[WaitingBatch] = []
         size = 0
         keys: set[tuple[str, bytes]] = set()
         for each in self._waiting:
@@ -451,7 +450,7 @@ class StoreReplica:
             self._forget_finished()
         return [each for each in group if each.result is None], repeated
 
-    async def _take(self, content: StoreEntry, group: list[_Waiting]) -> None:
+    async def _take(self, content: StoreEntry, group: list[WaitingBatch]) -> None:
         payload = self._codec.encode(content)
         try:
             taken = await self._node.engine.take(self.name, SHARED_OWNER, payload)
@@ -480,6 +479,7 @@ class StoreReplica:
         await self._node.engine.enter(self.name, self._node.name)
         self._must_link = self._must_read = False
         self._events.clear()
+        self._void.forget()
         self._seen = START
         try:
             if not await self._link_by_id():
@@ -498,16 +498,17 @@ class StoreReplica:
             return False
         entries = self._decoded(page.entries)
         own = entries[0].content
-        if own is None or own.tag != chain.tag:
+        if own is not None and own.tag != chain.tag:
             return False
         self._must_read = not page.is_end
         await self._apply(entries)
         return True
 
     async def _link_by_tags(self) -> None:
-        places = await self._places()
+        places, unreadable = await self._places()
         chain = self.chain
         if not places:
+            await self._void.decide([id for id in unreadable if self._is_undecided(id)])
             await self._begin_log()
             return
         tags = [place.tag for place in places]
@@ -531,18 +532,24 @@ class StoreReplica:
             return
         self._skip_to(places)
 
-    async def _places(self) -> list[Place]:
-        """What is in the log and can be read. It is read page by page: the rows of all its entries
-        may be more than this process has memory for."""
+    async def _places(self) -> tuple[list[Place], list[EntryId]]:
+        """What is in the log and counts, as far as that depends on the log; and what cannot be
+        read. It is read page by page: the rows of all its entries may be more than this process has
+        memory for."""
         found: list[Place] = []
+        unreadable: list[EntryId] = []
         after = START
         while True:
             page = await self._node.engine.read(self.name, after, _PAGE)
             for entry, content in self._decoded(page.entries):
-                if content is not None:
+                if content is None:
+                    unreadable.append(entry.id)
+                elif content.void:
+                    self._void.learn([content])
+                else:
                     found.append(place_of(entry.id, content))
             if page.is_end:
-                return found
+                return without_void(found, self._void), unreadable
             after = page.entries[-1].id
 
     def _read_from(self, place: Place) -> None:
@@ -553,7 +560,6 @@ class StoreReplica:
     async def _begin_log(self) -> None:
         """The log is empty: new, or lost; or it has nothing that can be read. What other servers
         have is fetched first."""
-        await self._confirm_void()
         if self.chain.tag == NO_TAG:
             self._must_link = await self._filler.fill()
             return
@@ -585,7 +591,7 @@ class StoreReplica:
 
     def _wait_again(self, found: Sequence[RecoveredBatch]) -> None:
         """Batches of this server that the others do not have come first."""
-        again = [_Waiting(each.channel, each.pieces, each.key, each.first) for each in found]
+        again = [WaitingBatch(each.channel, each.pieces, each.key, each.first) for each in found]
         self._waiting = deque([*again, *self._waiting])
 
     def _skip_to(self, places: Sequence[Place]) -> None:
@@ -597,16 +603,3 @@ class StoreReplica:
             raise other_history(self.store)
         self.chain.adopt(place.after, START, self.chain.epoch, [])
         self._read_from(place)
-
-
-def _parts(pieces: list[Piece]) -> list[list[Piece]]:
-    """The pieces of one entry each."""
-    parts: list[list[Piece]] = [[]]
-    size = 0
-    for piece in pieces:
-        if parts[-1] and size + len(piece.data) > GROUP_BYTES:
-            parts.append([])
-            size = 0
-        parts[-1].append(piece)
-        size += len(piece.data)
-    return parts

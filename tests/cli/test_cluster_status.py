@@ -43,7 +43,7 @@ def test_nodes_and_channels_are_printed(server, term, capsys):
         "2 nodes",
         "  one: owns 1, has viewers of 1",
         "  two: owns 0, has viewers of 1",
-        "1 channels",
+        "1 channel",
         f"  rows: owner one, term {term}, viewers on 2 nodes, 2 messages"
         + (", 8 bytes" if size else ""),
     ]

@@ -62,12 +62,12 @@ async def _read(engine: HasOverview) -> ClusterOverview:
 
 
 def _lines(found: ClusterOverview) -> Iterator[str]:
-    yield f"{len(found.nodes)} nodes"
+    yield _count(len(found.nodes), "node")
     for node in sorted(found.nodes):
         owned = sum(channel.owner == node for channel in found.channels)
         followed = sum(node in channel.subscribed for channel in found.channels)
         yield f"  {node}: owns {owned}, has viewers of {followed}"
-    yield f"{len(found.channels)} channels"
+    yield _count(len(found.channels), "channel")
     for channel in found.channels:
         yield f"  {channel.channel}: {_of_channel(channel)}"
 
@@ -76,6 +76,11 @@ def _of_channel(channel: ChannelOverview) -> str:
     size = "" if channel.size is None else f", {channel.size} bytes"
     owner = channel.owner or "none"
     return (
-        f"owner {owner}, term {channel.term}, viewers on {len(channel.subscribed)} nodes,"
-        f" {channel.entries} messages{size}"
+        f"owner {owner}, term {channel.term},"
+        f" viewers on {_count(len(channel.subscribed), 'node')},"
+        f" {_count(channel.entries, 'message')}{size}"
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

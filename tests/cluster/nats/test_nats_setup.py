@@ -89,6 +89,7 @@ async def test_each_missing_right_is_named(own, kind, subject):
 async def test_a_wrong_password_is_named_without_it(nats):
     message = await refused(nats, url=nats.url_of("grafana", "not-the-password"))
     assert "Authorization Violation" in message and "not-the-password" not in message
+    assert "cluster_user and cluster_password" in message
 
 
 async def test_a_certificate_of_an_unknown_authority_is_named(nats):

@@ -45,6 +45,7 @@ _SILENCE = 5.0
 """Seconds without a byte of the server after which a connection is given up."""
 
 _LOGIN_ERRORS = ("authorization violation", "authentication", "account", "user authentication")
+_LOGIN_HINT = "set cluster_user and cluster_password, or cluster_credentials_file"
 
 
 class MissingPermission(EngineError):
@@ -256,7 +257,7 @@ class NatsConnection(asyncio.Protocol):
     def _error(self, reason: str) -> Exception:
         text = f"NATS {self.server}: {reason}"
         if any(reason.lower().startswith(each) for each in _LOGIN_ERRORS):
-            return PermanentRefusal(text)
+            return PermanentRefusal(f"{text}; {_LOGIN_HINT}")
         return EngineError(text)
 
     # -- what the event loop calls -------------------------------------------------------------

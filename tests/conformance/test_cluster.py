@@ -86,7 +86,9 @@ async def play(binary: Path, server: Redis | Nats, channels: int, faults: int, s
             p99 = takeovers[int(len(takeovers) * 0.99)]
             median = statistics.median(takeovers)
             longest = takeovers[-1]
-            print(f"{len(takeovers)} takeovers: {median:.2f}, p99 {p99:.2f}, at most {longest:.2f} s")
+            print(
+                f"{len(takeovers)} takeovers: {median:.2f}, p99 {p99:.2f}, at most {longest:.2f} s"
+            )
         await stage.wait_until_one_run(names)
 
 

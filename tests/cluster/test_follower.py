@@ -156,6 +156,24 @@ def test_a_repeated_event_is_ignored(log, reader):
     assert reader.payloads == [b"0", b"1"] and reader.resets == []
 
 
+def test_a_repeated_event_of_the_last_entry_is_not_decoded(log, reader):
+    class Counting(EntryCodec):
+        decoded = 0
+
+        def decode(self, payload):
+            self.decoded += 1
+            return super().decode(payload)
+
+    codec = reader.follower._codec = Counting()
+    entry = log.write(b"0")
+    reader.follow(entry)
+    decoded = codec.decoded
+    reader.follow(entry)
+    assert codec.decoded == decoded
+    reader.follow(log.write(b"1"))
+    assert reader.payloads == [b"0", b"1"] and reader.resets == []
+
+
 def test_missed_events_are_read(log, reader):
     entries = [log.write(b"%d" % n) for n in range(4)]
     reader.follow(entries[0], entries[3])

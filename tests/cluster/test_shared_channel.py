@@ -1,9 +1,14 @@
 """What a shared channel makes of messages: parts for the engine, and rows that are cut off."""
 
+from contextlib import aclosing
+
+import anyio
 import msgspec
 import pytest
+from msgspec import structs
 
 from aiostream_ds import Cursor
+from aiostream_ds._channels.channel import Channel
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import PACKET_BYTES, Policy
 from aiostream_ds._channels.registry import ChannelRegistry
@@ -15,6 +20,19 @@ from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._grafana.shared_channel import SharedChannel, SharedStream, _after, _parts
 from aiostream_ds._telemetry import Counters
+
+
+class Recorder:
+    """The channel of the viewers."""
+
+    open, status = True, None
+
+    def __init__(self) -> None:
+        self.packets: list[Packet] = []
+
+    def emit(self, *packets: Packet) -> None:
+        self.packets += [packet for packet in packets if packet.rows]
+
 
 TIME = 1_700_000_000_000
 KIND = CursorKind("n")
@@ -82,3 +100,38 @@ async def test_a_schema_that_cannot_be_read_is_counted_and_the_next_one_is_used(
     )
     assert counters.dropped["cluster"] == 2
     assert b'"n"' in encoder.schema.body
+
+
+async def test_the_owner_does_not_decode_what_it_has_sent():
+    class Counting(PacketCodec):
+        decoded = 0
+
+        def decode(self, payload, schema):
+            self.decoded += 1
+            return super().decode(payload, schema)
+
+    body = b'{"fields":[{"name":"n","type":"number","typeInfo":{"frame":"int64"}}]}'
+    sent = Packet(Schema(body, "f"), b'{"values":[[1]]}', 1, CursorRange("e", 0, 1), continues=True)
+
+    async def run(channel: Channel) -> None:
+        channel.emit(sent)
+        await anyio.sleep_forever()
+
+    codec, registry = Counting("c"), ChannelRegistry()
+    stream = SharedStream(ChannelKey("uid", "c"), run, Policy(), KIND, None, lambda schema: None)
+    shared = SharedChannel(stream, registry, codec, Counters())
+    shared.joined(None, [])
+    viewers = Recorder()
+    shared.attach(viewers)
+    async with aclosing(shared.messages(None)) as messages:
+        async for message in messages:
+            schema = message.schema or codec.encode_schema(sent.schema)
+            arrived = Incoming(bytes(bytearray(message.payload)), schema, message.cursors)
+            shared.receive(arrived)
+            if viewers.packets:
+                break
+    assert codec.decoded == 0
+    (packet,) = viewers.packets
+    assert structs.astuple(packet) == (codec.decode_schema(schema), *structs.astuple(sent)[1:])
+    shared.receive(arrived._replace(payload=codec.encode(SharedMessage())))
+    assert codec.decoded == 1

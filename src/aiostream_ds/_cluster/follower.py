@@ -84,6 +84,7 @@ class LogFollower:
         "_codec",
         "_cursors",
         "_deliver",
+        "_end",
         "_events",
         "_has_delivered",
         "_is_after_local",
@@ -144,6 +145,7 @@ class LogFollower:
         self._schemas: dict[int, bytes] = {}
         self._missing_schema = 0
         self._events: deque[tuple[Entry, int]] = deque(maxlen=_EVENTS)
+        self._end = b""  # the payload of the entry at `position`, if it is of a message
         self._kept: deque[tuple[ChannelMessage, int]] = deque()
         self._kept_bytes = 0
         self._has_delivered = False
@@ -194,7 +196,7 @@ class LogFollower:
             return  # the log does not have it: the engine has lost it
         elif entry.id > self.position:
             self.request = LogRead(self.position, _PAGE)
-        elif self._is_known(entry):
+        elif (entry.id == self.position and entry.payload == self._end) or self._is_known(entry):
             return
         else:  # an older id that was not read: the log is another one
             self._read_changed_log(entry.id, _NEAR)
@@ -279,6 +281,7 @@ class LogFollower:
         if self.request is None and entry.previous == self.position and entry.id > self.position:
             self.position = entry.id
             self.known_end = max(self.known_end, entry.id)
+            self._end = entry.payload
             self._accept_message(message, is_contiguous=True)
         elif entry.id > self.position:
             self.event(entry)
@@ -437,7 +440,7 @@ class LogFollower:
             assert content.cursors is not None
             self.request = SourceRead(content.cursors.prev)
             return False
-        self.position = entry.id
+        self.position, self._end = entry.id, entry.payload
         self._accept_message(content, is_contiguous=is_contiguous)
         return True
 

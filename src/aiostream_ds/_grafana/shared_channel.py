@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from msgspec import structs
+
 from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.exceptions import StreamFailed
 from aiostream_ds._channels.observer import ChannelKey
@@ -210,7 +212,12 @@ class SharedChannel:
 
     def _decode(self, incoming: Incoming) -> SharedMessage | None:
         try:
-            message, schema = self._codec.decode(incoming.payload, incoming.schema)
+            own = self._outgoing
+            if own is not None and incoming.payload == own.payload:
+                schema = self._codec.decode_schema(incoming.schema)
+                message = own.read_back(schema)
+            else:
+                message, schema = self._codec.decode(incoming.payload, incoming.schema)
             if schema is not self._schema and schema.body:
                 self._learn(schema)
         except UnreadableMessage as error:
@@ -321,6 +328,15 @@ class _Outgoing:
         self.schema = NO_SCHEMA
         self.status: Status | None = None
         self.payload = b""
+        self._sent = SharedMessage()
+
+    def read_back(self, schema: Schema) -> SharedMessage:
+        """The last message as it is in the log, without decoding its payload."""
+        packets = [
+            Packet(schema, packet.data, packet.rows, packet.cursors, packet.continues)
+            for packet in self._sent.packets
+        ]
+        return structs.replace(self._sent, packets=packets)
 
     def message(
         self,
@@ -344,9 +360,8 @@ class _Outgoing:
             covered = CursorRange(self.cursors.epoch, self.cursors.last, self.cursors.last)
         self.status = status
         sent = time.time_ns() // 1_000_000
-        self.payload = self._codec.encode(
-            SharedMessage(packets, self.cursors, status, missing, has_ended, sent)
-        )
+        self._sent = SharedMessage(packets, self.cursors, status, missing, has_ended, sent)
+        self.payload = self._codec.encode(self._sent)
         changed: bytes | None = None
         if self._is_first or schema.fingerprint != self.schema.fingerprint:
             self._is_first = False

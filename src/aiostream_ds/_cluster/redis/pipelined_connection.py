@@ -26,6 +26,8 @@ _GRACE = 0.05
 
 Word = str | bytes | int
 
+_NONE: set[bytes] = set()  # of calls: nothing is ever in it
+
 _MORE = object()  # an answer is not complete
 
 
@@ -123,7 +125,8 @@ class PipelinedConnection(asyncio.Protocol):
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(pack_command(command))  # type: ignore[arg-type]
-        self._expected.append(_Expected(self._loop.time(), answer, kind, set(names)))
+        unconfirmed = set(names) if names else _NONE
+        self._expected.append(_Expected(self._loop.time(), answer, kind, unconfirmed))
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(ANSWER_SECONDS, self._check_age)
         return answer

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from itertools import starmap
 from typing import Any
 
@@ -206,7 +207,7 @@ class RedisEngine:
             payload,
             self._entries,
             self._log_bytes,
-            "" if start is None else hashlib.sha1(start, usedforsecurity=False).hexdigest(),
+            "" if start is None else _start_hash(start),
         ]
         if schema is not None:
             self._check_size(channel, schema)
@@ -331,6 +332,11 @@ class RedisEngine:
             raise EntryTooLarge(
                 f"{channel}: an entry must be at most {limit} bytes, got {len(payload)}"
             )
+
+
+@lru_cache(1024)  # it is the same one in each entry of a term
+def _start_hash(start: bytes) -> str:
+    return hashlib.sha1(start, usedforsecurity=False).hexdigest()
 
 
 def _size(event: Event) -> int:

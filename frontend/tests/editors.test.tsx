@@ -255,6 +255,8 @@ describe("sections", () => {
             ca: number("TLS"),
             key: { anyOf: [{ type: "string", section: "TLS" }, { type: "null" }], default: null },
             token: { type: "string", writeOnly: true, section: "Login" },
+            rules: { title: "Rules", default: null, section: "Rules" },
+            labels: { type: "object", additionalProperties: { type: "string" }, default: {}, section: "Rules" },
           },
         },
         secrets: ["token"],
@@ -269,7 +271,7 @@ describe("sections", () => {
     serve(SECTIONS);
     const { saved, user } = await openSettings();
     const titles = screen.getAllByRole("button").map((button) => button.textContent);
-    expect(titles).toEqual(["TLSCA, Key", "LoginToken", "AdvancedRetries"]);
+    expect(titles).toEqual(["TLSCA, Key", "LoginToken", "RulesRules, Labels", "AdvancedRetries"]);
     expect(screen.queryByLabelText("Retries")).toBeNull();
     await user.click(header("Advanced"));
     await user.type(input("Retries"), "3");
@@ -277,6 +279,23 @@ describe("sections", () => {
     expect(isOpen("Advanced")).toBe(false);
     expect(screen.queryByLabelText("Retries")).toBeNull();
     expect(saved().jsonData).toEqual({ retries: 3 });
+  });
+
+  test("keep what is typed but no value yet when they are closed", async () => {
+    serve(SECTIONS);
+    const { saved, user } = await openSettings({ jsonData: { rules: [1] } });
+    fireEvent.change(input("Rules"), { target: { value: '{"a": ' } });
+    await user.click(screen.getByLabelText("Add to Labels"));
+    await user.type(screen.getByLabelText("Labels 1: value"), "berlin");
+    await user.click(header("Rules"));
+    expect(isOpen("Rules")).toBe(false);
+    await user.click(header("Rules"));
+    expect(input("Rules").value).toBe('{"a": ');
+    expect(screen.getByRole("alert").textContent).toContain("Invalid JSON");
+    expect(screen.getByLabelText<HTMLInputElement>("Labels 1: value").value).toBe("berlin");
+    expect(saved().jsonData).toEqual({ rules: [1] });
+    fireEvent.change(input("Rules"), { target: { value: '{"a": 2}' } });
+    expect(saved().jsonData).toEqual({ rules: { a: 2 } });
   });
 
   test("are open when one of their values or secrets is set", async () => {

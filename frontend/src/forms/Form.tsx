@@ -28,21 +28,38 @@ interface FormContext {
   onDone?: () => void;
 }
 
+interface FieldContext extends FormContext {
+  /** What is typed but not a value yet, by the kinds and paths of fields: a closed section has no inputs. */
+  drafts: Map<string, unknown>;
+}
+
 export interface FormProps extends FormContext {
   fields: Field[];
   values: Values;
   onChange: (values: Values) => void;
 }
 
-export function Form({ fields, values, onChange, ...context }: FormProps) {
+export function Form({ fields, values, onChange, ...given }: FormProps) {
+  const drafts = React.useRef(new Map<string, unknown>());
+  const context = { ...given, drafts: drafts.current };
   return <Fields fields={fields} values={values} onChange={onChange} context={context} parent="" />;
+}
+
+/** State that outlives its input, as long as the form is open. */
+function useDraft<T>({ drafts }: FieldContext, key: string): [T | undefined, (draft: T | undefined) => void] {
+  const [draft, setDraft] = React.useState(drafts.get(key) as T | undefined);
+  const change = (next: T | undefined) => {
+    drafts.set(key, next);
+    setDraft(next);
+  };
+  return [draft, change];
 }
 
 interface FieldsProps {
   fields: Field[];
   values: Values;
   onChange: (values: Values) => void;
-  context: FormContext;
+  context: FieldContext;
   parent: string;
 }
 
@@ -93,7 +110,7 @@ interface FieldProps<F extends Field = Field> {
   field: F;
   value: unknown;
   onChange: (value: unknown) => void;
-  context: FormContext;
+  context: FieldContext;
   path: string;
 }
 
@@ -309,10 +326,10 @@ function UnionInput({ field, value, onChange, context, path }: FieldProps<UnionF
   const tag = String(values[field.tag] ?? "");
   const branch = field.branches.find((each) => each.value === tag);
   // values of the other branches, restored when a branch is selected again
-  const saved = React.useRef<Record<string, Values>>({});
+  const [saved = {}, setSaved] = useDraft<Record<string, Values>>(context, `union:${path}`);
   const select = (key: string | undefined) => {
-    saved.current[tag] = values;
-    onChange(key === undefined ? undefined : { ...saved.current[key], [field.tag]: key });
+    setSaved({ ...saved, [tag]: values });
+    onChange(key === undefined ? undefined : { ...saved[key], [field.tag]: key });
     context.onDone?.();
   };
   const choices = field.branches.map((each) => ({ key: each.value, label: each.label, help: each.help }));
@@ -347,15 +364,16 @@ function UnionInput({ field, value, onChange, context, path }: FieldProps<UnionF
   );
 }
 
-/** JSON text. While it is invalid, it is kept here and the value does not change. */
+/** JSON text. While it is invalid, it is a draft and the value does not change. */
 function JsonInput({ field, value, onChange, context, path }: FieldProps<JsonField>) {
   const { widgets } = context;
-  const [draft, setDraft] = React.useState<string>();
+  const [kept, setDraft] = useDraft<{ text: string; of?: string }>(context, `json:${path}`);
   const shown = value ?? field.default ?? undefined;
+  const draft = kept?.of === JSON.stringify(shown) ? kept?.text : undefined;
   const error = draft === undefined ? "" : parseJson(draft, field).error;
   const change = (text: string) => {
-    setDraft(text);
     const parsed = parseJson(text, field);
+    setDraft({ text, of: JSON.stringify(parsed.error ? shown : (parsed.value ?? field.default ?? undefined)) });
     if (!parsed.error) {
       onChange(parsed.value);
     }
@@ -451,12 +469,12 @@ function hasEntries(value: unknown): boolean {
 type Pair = [key: string, value: unknown];
 
 /** A table of names and values. Names may be empty or duplicate while they are typed, so the pairs
- * are kept here while they stand for the same value. */
+ * are a draft while they stand for the same value. */
 function MapInput({ field, value, onChange, context, path }: FieldProps<MapField>) {
   const { List, Entry, Text } = context.widgets;
   const saved: Values = isObject(value) ? value : isObject(field.default) ? field.default : {};
-  const [draft, setDraft] = React.useState<Pair[]>(() => Object.entries(saved));
-  const isSame = JSON.stringify(Object.fromEntries(withNames(draft))) === JSON.stringify(saved);
+  const [draft, setDraft] = useDraft<Pair[]>(context, `map:${path}`);
+  const isSame = draft && JSON.stringify(Object.fromEntries(withNames(draft))) === JSON.stringify(saved);
   const pairs = isSame ? draft : Object.entries(saved);
   const change = (next: Pair[]) => {
     setDraft(next);

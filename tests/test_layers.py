@@ -121,7 +121,7 @@ THIRD_PARTY = {
     ),
     "h2": (),  # the other side in tests, and grpclib's client
     "hiredis": ("_cluster/redis/pipelined_connection.py",),
-    "hpack": ("_http2/headers.py",),
+    "hpack": (),  # as h2
     "jsonpath": ("sources/decoding/json_paths.py",),
     "numpy": ("_frames/", "sources/"),
     "packaging": ("packaging/",),

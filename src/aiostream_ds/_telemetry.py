@@ -299,5 +299,4 @@ def configure(stream: IO[str] | None = None, *, text: bool = False, level: str =
     add_handler(handler)
     root.setLevel(wanted[level.lower()])
     set_level(wanted[level.lower()])
-    logging.getLogger("hpack").setLevel("INFO")  # it logs each header
     logging.captureWarnings(True)

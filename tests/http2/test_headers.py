@@ -1,16 +1,20 @@
 """Request and response headers, compared with hpack itself."""
 
 import pytest
-from hpack import Decoder, Encoder, HeaderTuple
+from hpack import Decoder, Encoder, HeaderTuple, HPACKError
+from hpack.huffman_table import decode_huffman as decode_with_hpack
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiostream_ds._http2.header_blocks import TABLE_SIZE, BlockDecoder
 from aiostream_ds._http2.headers import (
+    HEADER_LIST_LIMIT,
     HeaderDecoder,
     encode_headers,
     parse_request_head,
 )
-from aiostream_ds._http2.protocol_errors import Http2Error
+from aiostream_ds._http2.huffman import decode_huffman
+from aiostream_ds._http2.protocol_errors import Http2Error, RateLimitExceeded
 from aiostream_ds._http2.wire import ErrorCode
 
 names = st.sampled_from(["grpc-status", "grpc-message", "content-type", "x", "y" * 200])
@@ -99,3 +103,121 @@ def test_a_malformed_head_has_an_error():
     assert ":method, :scheme and :path once each" in (
         parse_request_head([HeaderTuple(b":method", b"POST")]).error or ""
     )
+
+
+# -- header blocks, compared with hpack ----------------------------------------------------------
+
+fields = st.tuples(
+    st.sampled_from([b":path", b"grpc-timeout", b"x", b"accept", b"traceparent", b"y" * 130]),
+    st.one_of(st.sampled_from([b"", b"/", b"1S"]), st.binary(max_size=300)),
+    st.booleans(),  # never in the table
+)
+changes = st.lists(st.tuples(st.integers(0, 500), st.binary(max_size=3)), max_size=3)
+
+
+def damaged(block, changes):
+    """A block in which some bytes are replaced by others."""
+    found = bytearray(block)
+    for place, others in changes:
+        start = place % (len(found) + 1)
+        found[start : start + 1] = others
+    return bytes(found)
+
+
+def decoded(decode, block):
+    """The fields, or None for a block that is not valid."""
+    try:
+        return [(bytes(name), bytes(value)) for name, value in decode(block)]
+    except (Http2Error, HPACKError):
+        return None
+
+
+@given(
+    st.lists(st.tuples(st.lists(fields, max_size=5), st.booleans(), changes), max_size=12),
+    st.lists(st.integers(0, TABLE_SIZE), max_size=3),
+)
+def test_blocks_are_decoded_as_by_hpack_also_damaged_ones(blocks, sizes):
+    encoder, expected, decoder = Encoder(), Decoder(), BlockDecoder(HEADER_LIST_LIMIT)
+    for number, (block, is_huffman, changed) in enumerate(blocks):
+        if number % 3 == 2 and sizes:
+            encoder.header_table_size = sizes.pop()
+        data = encoder.encode(block, huffman=is_huffman)
+        if number % 2:
+            data = damaged(data, changed)
+        found = decoded(decoder.decode, data)
+        assert found == decoded(lambda each: expected.decode(each, raw=True), data)
+        assert [*reversed(decoder._entries)] == [*expected.header_table.dynamic_entries]
+        if found is None:
+            return  # the connection is over
+
+
+@given(st.binary(max_size=30))
+def test_huffman_codes_are_decoded_as_by_hpack(data):
+    try:
+        expected = decode_with_hpack(data)
+    except HPACKError:
+        expected = None
+    try:
+        found = decode_huffman(data)
+    except ValueError:
+        found = None
+    assert found == expected
+
+
+def test_each_symbol_has_its_huffman_code():
+    for symbol in range(256):
+        text = bytes([symbol]) * 9
+        block = Encoder().encode([(b"x", text)], huffman=True)
+        assert BlockDecoder(HEADER_LIST_LIMIT).decode(block) == [(b"x", text)]
+
+
+def test_each_entry_of_the_static_table_has_its_index():
+    for index in range(1, 62):
+        block = bytes([0x80 | index])
+        assert BlockDecoder(HEADER_LIST_LIMIT).decode(block) == Decoder().decode(block, raw=True)
+
+
+def test_a_list_above_the_limit_is_refused():
+    decoder = BlockDecoder(limit=64)
+    assert decoder.decode(encode_headers([("x", "v" * 31)])) == [(b"x", b"v" * 31)]
+    with pytest.raises(RateLimitExceeded, match="at most 64 bytes"):
+        decoder.decode(encode_headers([("x", "v" * 32)]))
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (b"\x80", "an index must be 1 to 61, got 0"),
+        (b"\xbe", "an index must be 1 to 61, got 62"),
+        (b"\x82\x20", "before the first field"),
+        (b"\x3f\xe2\x1f", "at most 4096 bytes, got 4097"),
+        (b"\0\x05ab", "expected a string of 5 bytes, got 2"),
+        (b"\0\x81\xff\0", "the Huffman code of a string is not complete"),
+        (b"\0\x84\xff\xff\xff\xff\0", "the end of a string must not be in its Huffman code"),
+        (b"\xff\x80\x80\x80\x80\x80\x01", "at most 5 bytes after its prefix"),
+        (b"\xff", "expected a whole field at byte 1"),
+    ],
+)
+def test_the_reason_why_a_block_is_not_valid(block, reason):
+    with pytest.raises(Http2Error, match=reason) as caught:
+        BlockDecoder(HEADER_LIST_LIMIT).decode(block)
+    assert caught.value.code == ErrorCode.COMPRESSION_ERROR
+
+
+def test_heads_that_differ_in_their_deadline_share_the_rest():
+    heads = [parse_request_head([*CALL, (b"grpc-timeout", value)]) for value in (b"1S", b"20m")]
+    assert [head.timeout for head in heads] == ["1S", "20m"]
+    assert heads[0].metadata is heads[1].metadata
+    assert [head._replace(timeout=None) for head in heads] == [parse_request_head(CALL)] * 2
+
+
+@pytest.mark.parametrize("value", [b"1\0S", b"\r\n", b""])
+def test_a_deadline_that_is_no_word_is_parsed_as_any_other_value(value):
+    head = parse_request_head([*CALL, (b"grpc-timeout", value)])
+    assert head.timeout == value.decode()
+    assert (head.error is None) == (value == b"")
+
+
+def test_a_deadline_before_a_pseudo_header_is_malformed():
+    head = parse_request_head([(b"grpc-timeout", b"1S"), *CALL])
+    assert "pseudo-headers before all other headers" in (head.error or "")

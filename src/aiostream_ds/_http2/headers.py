@@ -8,10 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
-
-from aiostream_ds._http2.protocol_errors import Http2Error, RateLimitExceeded
-from aiostream_ds._http2.wire import ErrorCode
+from aiostream_ds._http2.header_blocks import BlockDecoder, Field
 
 __all__ = [
     "HEADER_LIST_LIMIT",
@@ -27,10 +24,13 @@ HEADER_LIST_LIMIT = 64 * 1024
 """Bytes of the headers of one request, as SETTINGS_MAX_HEADER_LIST_SIZE counts them. A longer list
 ends the connection."""
 
-RawHeaders = tuple[tuple[bytes, bytes], ...]
+RawHeaders = tuple[Field, ...]
 
 _CACHE_SIZE, _CACHE_ITEM_BYTES = 256, 4 * 1024
 """How many header lists are cached, and how large each may be."""
+
+_TIMEOUT = b"grpc-timeout"
+_ANY_TIMEOUT = _TIMEOUT, b""
 
 _NOT_METADATA = frozenset({"content-type", "te", "user-agent"})
 _PSEUDO_HEADERS = frozenset({":method", ":scheme", ":path"})
@@ -52,10 +52,21 @@ class RequestHead(NamedTuple):
     error: str | None
 
 
-def parse_request_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
-    """Parse a request's headers. Equal headers share one cached object: do not change it."""
-    key: RawHeaders = tuple(headers)
-    if sum(len(name) + len(value) for name, value in key) > _CACHE_ITEM_BYTES:
+def parse_request_head(headers: Iterable[Field]) -> RequestHead:
+    """Parse a request's headers. Equal headers share one cached object: do not change it. So do
+    headers that differ in their deadlines only, except for `timeout`."""
+    fields = list(headers)
+    timeout: str | None = None
+    for index, (name, value) in enumerate(fields):
+        if name == _TIMEOUT and value.isalnum():
+            timeout = value.decode()
+            fields[index] = _ANY_TIMEOUT  # in its place: no pseudo-header may follow it
+    head = _head_of(tuple(fields))
+    return head if timeout is None else RequestHead(*head[:3], timeout, *head[4:])
+
+
+def _head_of(key: RawHeaders) -> RequestHead:
+    if sum([len(name) + len(value) for name, value in key]) > _CACHE_ITEM_BYTES:
         return _parse_request_head.__wrapped__(key)
     return _parse_request_head(key)
 
@@ -102,7 +113,7 @@ def find_malformation(headers: Iterable[tuple[str, str]]) -> str | None:
     return _find_malformed_name(tuple(names))
 
 
-def find_malformed_trailers(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def find_malformed_trailers(headers: Iterable[Field]) -> str | None:
     """Why these trailers make their request malformed (RFC 9113, 8.1), or None."""
     return _find_malformed_field(tuple(name.decode("latin-1") for name, _ in headers))
 
@@ -144,7 +155,7 @@ class HeaderDecoder:
     __slots__ = ("_decoder", "_heads")
 
     def __init__(self) -> None:
-        self._decoder = Decoder(max_header_list_size=HEADER_LIST_LIMIT)
+        self._decoder = BlockDecoder(HEADER_LIST_LIMIT)
         self._heads: dict[bytes, RequestHead] = {}
 
     def request(self, block: bytes) -> RequestHead:
@@ -165,17 +176,10 @@ class HeaderDecoder:
         """Why the trailers are malformed, or None. Raises what `request` raises."""
         return find_malformed_trailers(self._decode(block))
 
-    def _decode(self, block: bytes) -> Iterable[tuple[bytes, bytes]]:
+    def _decode(self, block: bytes) -> list[Field]:
         if block and min(block) < 0x80:
             self._heads.clear()
-        try:
-            return self._decoder.decode(block, raw=True)
-        except OversizedHeaderListError as error:
-            raise RateLimitExceeded(f"oversized header block: {error}") from error
-        except HPACKError as error:
-            raise Http2Error(
-                ErrorCode.COMPRESSION_ERROR, f"cannot decode a header block: {error}"
-            ) from error
+        return self._decoder.decode(block)
 
 
 def encode_headers(headers: Iterable[tuple[str, str]]) -> bytes:

@@ -148,14 +148,59 @@ async def test_a_call_that_fails_to_begin_ends_and_the_next_one_begins(error, st
     assert (method.begun, method.run_with) == (["b"], [])
 
 
-async def test_a_call_with_a_deadline_does_not_begin():
+async def test_a_call_with_a_deadline_begins_without_a_task_and_ends_at_it():
     method = Begun()
     host = method.host()
-    host.request(RUN, headers=[("grpc-timeout", "30S")], message=message("a"))
+    number = host.request(RUN, headers=[("grpc-timeout", "50m")], message=message("a"))
+    later = host.request(RUN, headers=[("grpc-timeout", "30S")], message=message("b"))
+    await host.settle()
+    assert (method.begun, method.run_with) == (["a", "b"], [])
+    assert not host.server.tasks
+    await until(lambda: host.read() and number in host.ended)
+    assert host.ended == {number: str(Status.DEADLINE_EXCEEDED.value)}
+    assert [*host.protocol.connection.streams] == [later]
+    await host.leave()
+
+
+async def test_a_call_with_an_invalid_deadline_does_not_begin():
+    method = Begun()
+    host = method.host()
     invalid = host.request(RUN, headers=[("grpc-timeout", "")], message=message("b"))
     await host.settle()
-    assert (method.begun, method.run_with) == ([], ["a"])
+    assert (method.begun, method.run_with) == ([], [])
     assert host.ended[invalid] == str(Status.INVALID_ARGUMENT.value)
+
+
+async def test_the_timer_of_a_deadline_ends_with_the_call():
+    method = Begun()
+    host = method.host()
+    number = host.request(RUN, headers=[("grpc-timeout", "30S")], message=message("a"))
+    await host.settle()
+    (call,) = host.protocol.calls._calls.values()
+    timer = call.timer
+    host.h2.reset_stream(number)
+    host.deliver()
+    assert timer.cancelled() and call.timer is None
+
+
+async def test_a_call_that_cannot_begin_without_a_task_has_one_deadline():
+    method = Begun()
+    method.is_ready = False
+    found = []
+
+    async def run(request, call):
+        found.append(call)
+        await asyncio.Event().wait()
+
+    method.run = run
+    host = method.host()
+    number = host.request(RUN, headers=[("grpc-timeout", "50m")], message=message("a"))
+    await host.settle()
+    (call,) = found
+    await until(lambda: host.read() and number in host.ended)
+    assert host.ended[number] == str(Status.DEADLINE_EXCEEDED.value)
+    await until(lambda: not host.server.tasks)
+    assert call.timer is None and not host.protocol.connection.streams
 
 
 async def test_calls_of_a_closed_server_do_not_begin():
@@ -263,8 +308,8 @@ async def test_a_deadline_ends_it():
     response.call.resume()
     await host.settle()
     assert response.attended == 1
-    await until(lambda: not host.server.tasks)
-    await host.settle()
+    assert not host.server.tasks
+    await until(lambda: host.read() and number in host.ended)
     assert host.ended[number] == str(Status.DEADLINE_EXCEEDED.value)
     assert response.cancelled == 1
 

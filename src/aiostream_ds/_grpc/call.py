@@ -78,6 +78,7 @@ class Call:
     host cancels the call, None without a deadline. `sent` is True once the response headers are
     sent. `stream` is the HTTP/2 stream: once `sent`, `stream.write_nowait` sends without waiting.
     `task` is the task that attends the call, `unattended` what goes on while there is none.
+    `timer` ends the call at its deadline; `has_expired` is True once it has done so.
 
     Not thread-safe: use it on the event loop's thread.
     """
@@ -87,12 +88,14 @@ class Call:
         "_server",
         "_when_done",
         "deadline",
+        "has_expired",
         "metadata",
         "method",
         "path",
         "sent",
         "stream",
         "task",
+        "timer",
         "unattended",
     )
 
@@ -107,6 +110,8 @@ class Call:
         self.unattended: Unattended | None = None
         self.sent = False
         self.deadline: float | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.has_expired = False
         self.path = head.path
         self.metadata = head.metadata
         self.method = method

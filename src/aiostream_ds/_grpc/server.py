@@ -44,7 +44,6 @@ CALLS_AT_ONCE = 32
 log = get_logger(__name__)
 
 
-_CANCELLED = "the plugin cancelled the call"
 _CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
 
 
@@ -148,6 +147,7 @@ class _ConnectionCalls:
         self._calls: dict[CallStream, Call] = {}  # those that can be cancelled
         self._waiting: dict[CallStream, RequestHead] = {}  # oldest first
         self._closing = self._begins_soon = False
+        self._timer_context = contextvars.Context()  # one for all: left out, each would have a copy
         self.rate_limited = server.on_rate_limited
 
     def accept(self, stream: CallStream, head: RequestHead) -> None:
@@ -181,13 +181,12 @@ class _ConnectionCalls:
             return False
         if head.method != "POST" or head.content_type not in _CONTENT_TYPES:
             return False
-        if head.timeout is not None:
-            return False
         call.method = method
         request = call.peek()
         if request is None:
             return False
         try:
+            self._set_deadline(call, head.timeout)
             if not method.begin(request, call):
                 return False
             call.take()
@@ -202,11 +201,39 @@ class _ConnectionCalls:
 
     def resume(self, call: Call) -> None:
         """See `CallServer.resume`."""
-        if call.task is not None:  # it has kept its task: see `Call.attend`
+        if call.task is not None:  # it waits in `Call.attend`
             call.stream.wake()
         elif call.unattended is not None:
             # an empty context: what has resumed it may be the code of an author
             self._attend(call, self._respond(call), contextvars.Context())
+
+    def _set_deadline(self, call: Call, grpc_timeout: str | None) -> None:
+        """End the call when the host's deadline has passed. Raises GRPCError for a bad one."""
+        if grpc_timeout is None or call.deadline is not None:
+            return
+        from grpclib.metadata import decode_timeout  # imports multidict
+
+        try:
+            seconds = decode_timeout(grpc_timeout)
+        except ValueError:
+            raise GRPCError(
+                Status.INVALID_ARGUMENT,
+                f"grpc-timeout must be digits and one of HMSmun, got {grpc_timeout!r}",
+            ) from None
+        call.deadline = self._loop.time() + seconds
+        call.timer = self._loop.call_at(
+            call.deadline, self._expired, call, context=self._timer_context
+        )
+
+    def _expired(self, call: Call) -> None:
+        call.timer = None
+        if self._calls.pop(call.stream, None) is None:
+            return  # cancelled already
+        call.has_expired = True
+        if call.task is None:
+            self._end(call, is_cancelled=True)
+        else:
+            cancel(call.task)
 
     def _attend(
         self,
@@ -236,11 +263,14 @@ class _ConnectionCalls:
     def _end(self, call: Call, *, is_cancelled: bool) -> None:
         call.task = None
         self._calls.pop(call.stream, None)
+        if call.timer is not None:
+            call.timer.cancel()
+            call.timer = None
         response, call.unattended = call.unattended, None
         if response is not None:
             response.cancel()
         if is_cancelled:  # before its first step, or without a task; or it had responded
-            call.finish(Status.UNAVAILABLE, _CANCELLED)
+            call.finish(*_ending_of(call))
         call.stream.forget()
 
     def cancel(self, stream: CallStream) -> None:
@@ -280,10 +310,8 @@ class _ConnectionCalls:
             else:
                 # here: the first call of a service imports it, which may fail
                 call.method = self._server.table.find(call.path) or _UNIMPLEMENTED
-                if grpc_timeout is None:
-                    response = await _handle(call)
-                else:
-                    await _handle_with_deadline(call, grpc_timeout)
+                self._set_deadline(call, grpc_timeout)
+                response = await _handle(call)
             if response is not None and call.stream in self._calls:
                 # in the last step of the task: there is no moment in which nothing can cancel it
                 call.unattended, call.task = response, None
@@ -295,8 +323,10 @@ class _ConnectionCalls:
         except GRPCError as error:
             status, message = error.status, error.message or ""
         except asyncio.CancelledError:
-            call.finish(Status.UNAVAILABLE, _CANCELLED)
-            raise
+            status, message = _ending_of(call)
+            if not _is_deadline_the_cause(call):
+                call.finish(status, message)
+                raise
         except GeneratorExit:
             raise  # the event loop is gone
         except BaseException as error:
@@ -321,43 +351,15 @@ async def _handle(call: Call) -> Unattended | None:
     return unattended
 
 
-async def _handle_with_deadline(call: Call, grpc_timeout: str) -> None:
-    from grpclib.metadata import decode_timeout  # imports multidict
-
-    try:
-        call.deadline = asyncio.get_running_loop().time() + decode_timeout(grpc_timeout)
-    except ValueError:
-        raise GRPCError(
-            Status.INVALID_ARGUMENT,
-            f"grpc-timeout must be digits and one of HMSmun, got {grpc_timeout!r}",
-        ) from None
-    deadline = _Deadline(call.deadline)
-    try:
-        await call.attend(await _handle(call))
-    except asyncio.CancelledError:
-        if not deadline.is_cause():
-            raise
-        raise GRPCError(
-            Status.DEADLINE_EXCEEDED, f"{call.path} did not finish before its deadline"
-        ) from None
-    finally:
-        deadline.timer.cancel()
+def _ending_of(call: Call) -> tuple[Status, str]:
+    """Status and message of a call that was cancelled."""
+    if call.has_expired:
+        return Status.DEADLINE_EXCEEDED, f"{call.path} did not finish before its deadline"
+    return Status.UNAVAILABLE, "the plugin cancelled the call"
 
 
-class _Deadline:
-    """Cancels the running task at a time as `asyncio.timeout_at` does, but by `cancel`."""
-
-    def __init__(self, when: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._expired = False
-        self.timer = asyncio.get_running_loop().call_at(when, self._expire)
-
-    def _expire(self) -> None:
-        self._expired = True
-        cancel(self._task)
-
-    def is_cause(self) -> bool:
-        """Whether it alone has cancelled the task. The task then counts as not cancelled."""
-        return self._expired and self._task.uncancel() == 0
+def _is_deadline_the_cause(call: Call) -> bool:
+    """Whether its deadline alone has cancelled the running task. The task then counts as not
+    cancelled."""
+    task = asyncio.current_task()
+    return call.has_expired and task is not None and task.uncancel() == 0

@@ -646,3 +646,85 @@ def test_a_last_hook_needs_a_cursor():
             @CursorStream.last.__get__(ticks)
             async def newest(self):
                 return 1
+
+
+class Undeclared(DataSource):
+    """A stream of dicts whose newest cursor is asked from a hook: nothing reads a row at a start."""
+
+    rows: ClassVar[list[dict[str, int]]] = []
+    reads: ClassVar[list[HistoryRange]] = []
+    problem: ClassVar[Exception | None] = None
+
+    @stream("dicts", cursor="n")
+    async def dicts(self, after: Cursor) -> Rows:
+        await anyio.sleep_forever()
+        yield {}
+
+    @dicts.history
+    async def read(self, history_range: HistoryRange) -> HistoryPage:
+        self.reads.append(history_range)
+        if self.problem is not None:
+            raise self.problem
+        after = -1 if history_range.after is None else history_range.after
+        return HistoryPage([row for row in self.rows if row["n"] > after][-history_range.limit :])
+
+    @dicts.last
+    async def newest(self) -> int | None:
+        return self.rows[-1]["n"] if self.rows else None
+
+
+@pytest.fixture
+def undeclared():
+    Undeclared.rows = [{"time": START + n, "n": n} for n in range(1, 4)]
+    Undeclared.reads, Undeclared.problem = [], None
+    return Undeclared
+
+
+async def epoch_of_a_query(source):
+    async with serve_in_memory(source) as grafana:
+        query = {"queryType": "dicts", "exact": True}
+        start = datetime(2023, 1, 1, tzinfo=UTC)
+        (frame,) = await grafana.query(query, start=start, end=datetime.now(UTC))
+        return frame.meta.custom["cursor"]["epoch"]
+
+
+async def test_the_first_packet_after_a_restart_has_the_epoch_of_the_history(undeclared):
+    epoch = await epoch_of_a_query(undeclared)
+    async with serve_in_memory(undeclared) as grafana:
+        viewer = await grafana.follow("x/dicts")
+        await settle()
+        await grafana.kill()  # Grafana calls RunStream again, and does not subscribe
+        before = len(viewer.packets)
+        await anyio.sleep(2 * HEARTBEAT)
+    found = cursors(viewer)
+    assert len(found) > before and {each["epoch"] for each in found} == {epoch}
+
+
+async def test_a_page_without_rows_has_the_epoch_of_the_history(undeclared):
+    epoch = await epoch_of_a_query(undeclared)
+    async with serve_in_memory(undeclared) as grafana:
+        _, page = await rows_after(grafana, 3, "x/dicts")
+    assert page["cursor"]["epoch"] == epoch and page["numbers"] == []
+
+
+async def test_the_initial_data_of_a_subscription_has_the_epoch_of_the_history(undeclared):
+    epoch = await epoch_of_a_query(undeclared)
+    async with serve_in_memory(undeclared) as grafana:
+        data = await grafana.initial_data("x/dicts")
+    assert msgspec.json.decode(data)["cursor"]["epoch"] == epoch
+
+
+async def test_known_columns_are_not_read_again(undeclared):
+    async with serve_in_memory(undeclared) as grafana:
+        for _ in range(3):
+            await grafana.follow("x/dicts")
+    assert len(undeclared.reads) == 1
+
+
+async def test_a_stream_runs_while_its_columns_cannot_be_read(undeclared, caplog):
+    undeclared.problem = UpstreamError("away")
+    async with serve_in_memory(undeclared) as grafana:
+        viewer = await grafana.follow("x/dicts")
+        await anyio.sleep(HEARTBEAT + 1)
+    assert viewer.position is not None and viewer.position.value == 3
+    assert "dicts: the columns are unknown: away" in caplog.text

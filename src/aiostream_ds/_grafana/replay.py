@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 from msgspec.structs import replace
 
+from aiostream_ds._author_code import isolate, message_of
 from aiostream_ds._author_threads import call_method
 from aiostream_ds._channels.log import Log, LogSlice
 from aiostream_ds._channels.registry import ChannelRegistry
@@ -157,6 +158,20 @@ class RowReplay:
         frame = await self._frame(request, page)
         return Cursor(page.epoch, _last_cursor(request, frame, page))
 
+    async def learn_columns(self, request: ChannelRequest) -> None:
+        """Read the newest row of a stream with a cursor if its columns are not known and nothing
+        else has to read it: the epoch covers the columns, and a panel that gets another epoch loads
+        its history again. An error is logged; the next row has the columns, too."""
+        if request.stream.options.cursor is None or self.schema(request) is not None:
+            return
+        if request.stream.last is None and shared_streams(request) is None:
+            return  # the run reads the row
+        try:
+            with isolate():
+                await self._frame(request, await self.read_history(request, _any_time(limit=1)))
+        except Exception as error:
+            log.warning("%s: the columns are unknown: %s", request.path, message_of(error))
+
     async def _ask_last(self, request: ChannelRequest, name: str) -> Cursor:
         last = await call_method(request.instance.source, name, **request.arguments)
         if last is None:
@@ -189,6 +204,7 @@ class RowReplay:
                     log.warning("%s: the newest cursor is unknown: %s", request.path, error)
                     return b""
             epoch = _settings_epoch(request, author_epoch)
+            await self.learn_columns(request)
         shown = _kind(request).to_wire(last)
         return exact_packet(cursor_object(wire_epoch(epoch, self.schema(request)), shown, shown))
 
@@ -329,6 +345,9 @@ class RowReplay:
     ) -> ReplayedRows:
         page = await self.read_after(request, after, REPLAY_ROWS + 1, upto)
         frame = await self._frame(request, page)
+        if not frame.rows and not frame.fields:
+            await self.learn_columns(request)
+            frame = await self._frame(request, page)
         kind = _kind(request)
         cursors = kind.of_block(frame) if frame.rows else []
         count = page.rows.rows if isinstance(page.rows, Columns | Frame) else len(page.rows)

@@ -92,7 +92,7 @@ class StreamService(Service):
         instance = self.instances.find_open(request.plugin_context)
         if instance is None or split_exact(request.path)[0]:
             return False
-        _, subscription = self._join(instance, request.path)
+        subscription = self._join(self._channel(instance, request.path))
         PacketWriter(call, subscription, _stream_error).begin()
         return True
 
@@ -103,7 +103,10 @@ class StreamService(Service):
         except Exception as error:
             self.log_error(error, "stream", request.path)
             raise _stream_error(error) from None
-        channel, subscription = self._join(instance, request.path)
+        channel = self._channel(instance, request.path)
+        if channel.exact:
+            await self.replay.learn_columns(channel)
+        subscription = self._join(channel)
         if not channel.exact:
             return await send_packets(call, subscription, _stream_error)
         try:
@@ -115,14 +118,21 @@ class StreamService(Service):
             subscription.leave()
         return None
 
-    def _join(self, instance: Instance, path: str) -> tuple[ChannelRequest, Subscription]:
-        """Join the channel of a path. Raises GRPCError."""
+    def _channel(self, instance: Instance, path: str) -> ChannelRequest:
+        """The channel of a path. Raises GRPCError."""
         try:
-            channel = resolve_channel(instance, path)
-            return channel, join(self.registry, self.replay, channel, self.counters)
+            return resolve_channel(instance, path)
+        except Exception as error:
+            self.log_error(error, "stream", path)
+            raise _stream_error(error) from None
+
+    def _join(self, channel: ChannelRequest) -> Subscription:
+        """Join a channel. Raises GRPCError."""
+        try:
+            return join(self.registry, self.replay, channel, self.counters)
         except Exception as error:
             if not isinstance(error, ChannelError):
-                self.log_error(error, "stream", path)
+                self.log_error(error, "stream", channel.path)
             raise _stream_error(error) from None
 
     async def _resolve(self, context: pb.PluginContext | None, path: str) -> ChannelRequest:

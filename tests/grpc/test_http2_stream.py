@@ -132,6 +132,42 @@ async def test_the_buffer_is_flushed_after_flush_bytes():
     assert len(transport.written) == 1
 
 
+async def test_parts_are_written_at_once_after_what_is_buffered_and_not_copied():
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    transport.written.clear()
+    found = []
+    transport.writelines = found.extend
+    protocol.write_buffer.write(b"abc")
+    data = memoryview(b"d" * FLUSH_BYTES)
+    protocol.write_buffer.write_parts([b"head", data])
+    assert found == [b"abc", b"head", data] and found[2] is data
+    await asyncio.sleep(0)
+    assert transport.written == []  # nothing is written twice
+    transport.close()
+    protocol.write_buffer.write_parts([data])
+    assert len(found) == 3
+
+
+async def test_the_frames_of_a_large_answer_are_written_without_a_copy():
+    answer = memoryview(bytes(range(256)) * 200)
+
+    async def run(_, call):
+        await call.stream.write(answer)
+
+    transport = FakeTransport()
+    found = []
+    transport.writelines = found.extend
+    _, protocol = connect(transport, {"/s": bidi_stream(run, pb.StreamPacket, pb.StreamPacket)})
+    peer = client()
+    request(peer, 1, "/s")
+    protocol.data_received(peer.data_to_send())
+    while len(found) < 8:  # the head and the data of four frames
+        await asyncio.sleep(0)
+    views = [each for each in found if isinstance(each, memoryview)]
+    assert b"".join(views) == answer and all(each.obj is answer.obj for each in views)
+
+
 async def test_data_frames_are_subtracted_from_both_windows():
     got_headers = asyncio.Event()
 

@@ -148,7 +148,7 @@ class HostConnection(Http2Connection):
     stream_type = CallStream
 
     def __init__(self, write_buffer: WriteBuffer) -> None:
-        super().__init__(write_buffer.write)
+        super().__init__(write_buffer.write, write_buffer.write_parts)
         self.write_buffer = write_buffer
         self.write_ready = asyncio.Event()
         self.write_ready.set()

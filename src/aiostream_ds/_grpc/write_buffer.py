@@ -40,6 +40,12 @@ class WriteBuffer:
             self._flush_scheduled = True
             self._loop.call_soon(self._scheduled_flush)
 
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        """Write `parts`, after what is buffered, at once and without a copy of them."""
+        chunks, self._chunks, self._size = self._chunks, [], 0
+        if not self.is_closing():
+            self._transport.writelines([*chunks, *parts])
+
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False
         self.flush()

@@ -126,12 +126,12 @@ class Http2Stream:
             connection.write(b"".join((head, self._frame_tail, before, data, after)))
         else:
             whole = b"".join((before, data, after)) if before or after else data
-            connection.write(self._data_frames(memoryview(whole)))
+            connection.write(b"".join(self._data_frames(memoryview(whole))))
         return True
 
     def write_part(self, data: memoryview, limit: int) -> int:
         """Write the beginning of `data` that fits the windows, and at most `limit` bytes, as DATA
-        frames. Returns its size, 0 for closed windows.
+        frames; more than one frame without a copy. Returns its size, 0 for closed windows.
 
         Raises StreamClosedError when the stream is closed.
         """
@@ -143,16 +143,20 @@ class Http2Stream:
             return 0
         self.window -= size
         connection.window -= size
-        connection.write(self._data_frames(data[:size]))
+        frames = self._data_frames(data[:size])
+        if size > connection.frame_size:
+            connection.write_parts(frames)
+        else:
+            connection.write(b"".join(frames))
         return size
 
-    def _data_frames(self, view: memoryview) -> bytes:
+    def _data_frames(self, view: memoryview) -> list[bytes | memoryview]:
         limit, tail = self.connection.frame_size, self._frame_tail
         parts: list[bytes | memoryview] = []
         for start in range(0, len(view), limit):
             part = view[start : start + limit]
             parts += (len(part).to_bytes(3, "big") + tail, part)
-        return b"".join(parts)
+        return parts
 
     def write_headers(self, block: bytes, *, end: bool) -> None:
         """Write a header block made by `encode_headers`. Never waits. `end` ends the stream, and
@@ -210,19 +214,24 @@ class Http2Stream:
 class Http2Connection:
     """The states, windows and limits of one connection.
 
-    `write` is called with bytes for the host. `streams` has the open ones, `blocked` those that
-    wait for a window: add a stream that waits, `WindowOpened` is the answer. `window` is how
-    many bytes of DATA the host accepts on all streams together, `frame_size` the largest payload of
-    a frame. `writable` is False while the transport takes no more bytes, and once nothing can be
-    sent.
+    `write` is called with bytes for the host, `write_parts` with large ones in parts. `streams` has
+    the open ones, `blocked` those that wait for a window: add a stream that waits, `WindowOpened`
+    is the answer. `window` is how many bytes of DATA the host accepts on all streams together,
+    `frame_size` the largest payload of a frame. `writable` is False while the transport takes no
+    more bytes, and once nothing can be sent.
 
     Not thread-safe.
     """
 
     stream_type: type[Http2Stream] = Http2Stream
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        write_parts: Callable[[list[bytes | memoryview]], None] | None = None,
+    ) -> None:
         self.write = write
+        self.write_parts = write_parts or (lambda parts: write(b"".join(parts)))
         self.writable = True
         self.ended = False  # nothing is read any more
         self.streams: dict[int, Http2Stream] = {}

@@ -168,6 +168,37 @@ async def test_the_frames_of_a_large_answer_are_written_without_a_copy():
     assert b"".join(views) == answer and all(each.obj is answer.obj for each in views)
 
 
+@pytest.mark.parametrize(
+    ("size", "window", "starts"),
+    [(10, 10, True), (11, 10, False), (16_384, 1 << 20, True), (16_385, 1 << 20, False)],
+)
+async def test_headers_and_a_first_message_of_one_frame_are_one_write(size, window, starts):
+    found, calls = [], []
+
+    async def run(_, call):
+        calls.append(call)
+        await asyncio.Event().wait()
+
+    table = {"/s": bidi_stream(run, pb.StreamPacket, pb.StreamPacket)}
+    server, protocol = connect(FakeTransport(), table)
+    peer = client()
+    peer.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
+    peer.increment_flow_control_window(1 << 20)
+    request(peer, 1, "/s")
+    protocol.data_received(peer.data_to_send())
+    while not calls:
+        await asyncio.sleep(0)
+    (call,) = calls
+    protocol.connection.write, before = found.append, call.stream.window
+    assert call.start_with(b"x" * size) is starts is call.sent
+    assert (len(found), before - call.stream.window) == ((1, size) if starts else (0, 0))
+    if starts:
+        assert not call.start_with(b"x")  # headers are sent once
+    protocol.connection_lost(None)
+    assert not call.start_with(b"x")
+    await asyncio.wait(server.tasks)
+
+
 async def test_data_frames_are_subtracted_from_both_windows():
     got_headers = asyncio.Event()
 

@@ -203,8 +203,11 @@ class PacketWriter:
         """See `DirectWriter.write`."""
         if self._writing:  # queued packets are being written; this one comes after them
             return False
-        if not self._call.sent and not self._begin_response():
-            return False
+        if not self._call.sent:  # the headers and the packet in one write, if it fits
+            if self._call.start_with(packet_message(schema, packet)):
+                return True
+            if not self._begin_response():
+                return False
         if schema is None:  # nearly every packet: the result of `packet_message`, without a copy
             data = packet.data
             size = len(data)

@@ -250,6 +250,14 @@ class Call:
             self.stream.write_headers(_RESPONSE_HEADERS, end=False)
             self.sent = True
 
+    def start_with(self, data: bytes) -> bool:
+        """Send the response headers and one or more messages, which have their prefixes, without
+        waiting. Sends nothing and returns False if it would have to, or the headers are sent."""
+        if self.sent or not self.stream.write_first(_RESPONSE_HEADERS, data):
+            return False
+        self.sent = True
+        return True
+
     def resume(self) -> None:
         """Attend the response again in a task: an unattended one has to wait, or has ended."""
         self._server.resume(self)

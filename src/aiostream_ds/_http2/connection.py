@@ -177,6 +177,23 @@ class Http2Stream:
         else:
             connection.close_stream(self, StreamState.ENDED)
 
+    def write_first(self, headers: bytes, data: bytes) -> bool:
+        """Write response headers, a block made by `encode_headers`, and the first DATA at once.
+        Write nothing and return False when the data would have to wait, when it needs more than one
+        frame, or when the stream is closed.
+        """
+        connection = self.connection
+        size, limit = len(data), connection.frame_size
+        if size > min(self.window, connection.window, limit) or not connection.writable:
+            return False
+        self.window -= size
+        connection.window -= size
+        self.answered = True
+        block = connection.take_table_update() + headers
+        start = header_frames(self.number, block, limit, end=False)
+        connection.write(b"%b%b%b%b" % (start, size.to_bytes(3, "big"), self._frame_tail, data))
+        return True
+
     def write_response(self, headers: bytes, data: bytes, trailers: bytes) -> bool:
         """Write a whole response at once: header blocks made by `encode_headers`, and the DATA
         between them. Write nothing and return False when it would have to wait, when the data needs

@@ -649,7 +649,7 @@ def test_a_last_hook_needs_a_cursor():
 
 
 class Undeclared(DataSource):
-    """A stream of dicts whose newest cursor is asked from a hook: nothing reads a row at a start."""
+    """A stream of dicts with a hook for the newest cursor: nothing reads a row at a start."""
 
     rows: ClassVar[list[dict[str, int]]] = []
     reads: ClassVar[list[HistoryRange]] = []

@@ -1,7 +1,7 @@
 """One gRPC call: receives request messages, sends response messages and the status."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from grpclib import GRPCError, Status
@@ -202,9 +202,9 @@ class Call:
         parts = self._encode(message)
         await self._send(parts, sum(map(len, parts)))
 
-    async def respond(self, message: Any) -> None:
-        """Send the only message of a unary response. When everything can be written at once, this
-        also sends the trailers.
+    def respond(self, message: Any) -> Coroutine[Any, Any, None] | None:
+        """Send the only message of a unary response, with the trailers when everything can be
+        written at once. Returns what is left to be awaited, if it cannot.
 
         Raises TypeError for another type.
         """
@@ -214,8 +214,8 @@ class Call:
             whole = b"".join((message_prefix(size), *parts))
             if self.stream.write_response(_RESPONSE_HEADERS, whole, _OK):
                 self.sent = True
-                return
-        await self._send(parts, size)
+                return None
+        return self._send(parts, size)
 
     def _encode(self, message: Any) -> "list[bytes | memoryview]":
         if isinstance(message, list):

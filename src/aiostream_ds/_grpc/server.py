@@ -171,15 +171,16 @@ class _ConnectionCalls:
 
     def _begin(self, stream: CallStream, head: RequestHead) -> None:
         call = self._calls[stream] = Call(stream, head, _UNIMPLEMENTED, self)
-        if not self._begin_nowait(call, head):
-            self._attend(call, self._run(call, head))
+        if head.method != "POST" or head.content_type not in _CONTENT_TYPES:
+            stream.write_status("415" if head.method == "POST" else "405")
+            self._end(call, is_cancelled=False)
+        elif not self._begin_nowait(call, head):
+            self._attend(call, self._respond(call, head.timeout))
 
     def _begin_nowait(self, call: Call, head: RequestHead) -> bool:
         """Begin a server stream without a task, if it can be. Thousands begin at once."""
         method = self._server.table.known(head.path)
         if method is None or method.begin is None or self._closing:
-            return False
-        if head.method != "POST" or head.content_type not in _CONTENT_TYPES:
             return False
         call.method = method
         request = call.peek()
@@ -291,13 +292,6 @@ class _ConnectionCalls:
         while self._waiting:  # not cancelled: each begins, and ends with its status
             self._begin_some()
 
-    async def _run(self, call: Call, head: RequestHead) -> None:
-        if head.method != "POST":
-            return call.stream.write_status("405")
-        if head.content_type not in _CONTENT_TYPES:
-            return call.stream.write_status("415")
-        await self._respond(call, head.timeout)
-
     async def _respond(self, call: Call, grpc_timeout: str | None = None) -> None:
         """Begin the response, or attend it; send the status unless it goes on without a task."""
         status, message = Status.OK, ""
@@ -340,12 +334,14 @@ async def _handle(call: Call) -> Unattended | None:
     if method.kind == "bidi_stream":
         await method.func(None, call)
         return None
-    request = await call.receive()
+    request = call.take() if call.peek() is not None else await call.receive()
     if request is None:
         raise GRPCError(Status.INTERNAL, f"{call.path}: expected one request message, got none")
     response = await method.func(request, call)
     if method.kind == "unary":
-        await call.respond(response)
+        rest = call.respond(response)
+        if rest is not None:
+            await rest
         return None
     unattended: Unattended | None = response
     return unattended

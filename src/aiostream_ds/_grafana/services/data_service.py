@@ -27,6 +27,7 @@ QUERIES_LIMIT = 1_000
 """Queries of one request. More would hold the event loop, and with it all streams."""
 
 _Request = pb.QueryDataRequest | pb.QueryChunkedDataRequest
+_Encode = Callable[[Frame], Sequence[Piece]]
 
 
 class DataService(Service):
@@ -57,16 +58,16 @@ class DataService(Service):
         """Answer all queries of a panel concurrently, in their order. A query that fails does not
         affect others."""
         answers: dict[str, Answer] = {}
-
-        async def one(message: pb.DataQuery) -> None:
-            answers[message.ref_id] = await self._query(request, message, "queryData")
-
         messages = self._messages(request)
         if len(request.queries) > QUERIES_LIMIT:
             answers = self._refuse(request, messages, "queryData")
         elif len(messages) == 1:  # the common case: saves a task
-            await one(messages[0])
+            answers[messages[0].ref_id] = await self._query(request, messages[0], "queryData")
         else:
+
+            async def one(message: pb.DataQuery) -> None:
+                answers[message.ref_id] = await self._query(request, message, "queryData")
+
             async with anyio.create_task_group() as tasks:
                 for message in messages:
                     tasks.start_soon(one, message)
@@ -123,7 +124,9 @@ class DataService(Service):
     ) -> Answer:
         try:
             with self.counted(endpoint):
-                instance = await self.instances.get(request.plugin_context)
+                instance = self.instances.find_open(request.plugin_context)
+                if instance is None:
+                    instance = await self.instances.get(request.plugin_context)
                 context = conversion.plugin_context(request.plugin_context)
                 frames = await queries.answer(
                     self.replay, instance, context, message, request.headers
@@ -132,23 +135,28 @@ class DataService(Service):
                 for number, frame in enumerate(frames):
                     if number:  # an alert rule has a frame for each series: let streams run
                         await anyio.lowlevel.checkpoint()
-                    encoded.append(await self._encode(frame, request.format))
+                    encode = _encoder_of(request.format)
+                    if frame.rows <= INLINE_ROWS and (self._arrow_ready or encode is _json_pieces):
+                        encoded.append(encode(frame))
+                    else:
+                        encoded.append(await self._encode_in_thread(encode, frame))
             return Answer(200, encoded, form=request.format)
         except Exception as error:
             response = self.log_error(error, "query", message.ref_id)
             return Answer(response.status, error=response.message, source=response.source)
 
-    async def _encode(self, frame: Frame, form: pb.DataFrameFormat) -> Sequence[Piece]:
-        encode = _json_pieces if form == pb.DataFrameFormat.JSON else arrow.encode_chunks
+    async def _encode_in_thread(self, encode: _Encode, frame: Frame) -> Sequence[Piece]:
+        """Encode a large frame, or the first one as Arrow: importing pyarrow takes some 200 ms."""
         if encode is arrow.encode_chunks and not self._arrow_ready:
-            # importing pyarrow takes some 200 ms, which would stall every stream
             await run_in_thread(arrow.load)
             encoded = await run_in_thread(encode, frame)
             self._arrow_ready = True
             return encoded
-        if frame.rows > INLINE_ROWS:
-            return await run_in_thread(encode, frame)
-        return encode(frame)
+        return await run_in_thread(encode, frame)
+
+
+def _encoder_of(form: pb.DataFrameFormat) -> _Encode:
+    return _json_pieces if form == pb.DataFrameFormat.JSON else arrow.encode_chunks
 
 
 def _json_pieces(frame: Frame) -> Sequence[Piece]:

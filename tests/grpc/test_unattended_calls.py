@@ -73,6 +73,11 @@ def message(path):
     return bytes(pb.PublishStreamRequest(path=path))
 
 
+def has_ended(host, number):
+    host.read()
+    return number in host.ended
+
+
 async def test_a_call_whose_request_is_there_begins_without_a_task():
     method = Begun()
     host = method.host()
@@ -156,7 +161,7 @@ async def test_a_call_with_a_deadline_begins_without_a_task_and_ends_at_it():
     await host.settle()
     assert (method.begun, method.run_with) == (["a", "b"], [])
     assert not host.server.tasks
-    await until(lambda: host.read() and number in host.ended)
+    await until(lambda: has_ended(host, number))
     assert host.ended == {number: str(Status.DEADLINE_EXCEEDED.value)}
     assert [*host.protocol.connection.streams] == [later]
     await host.leave()
@@ -197,7 +202,7 @@ async def test_a_call_that_cannot_begin_without_a_task_has_one_deadline():
     number = host.request(RUN, headers=[("grpc-timeout", "50m")], message=message("a"))
     await host.settle()
     (call,) = found
-    await until(lambda: host.read() and number in host.ended)
+    await until(lambda: has_ended(host, number))
     assert host.ended[number] == str(Status.DEADLINE_EXCEEDED.value)
     await until(lambda: not host.server.tasks)
     assert call.timer is None and not host.protocol.connection.streams
@@ -309,7 +314,7 @@ async def test_a_deadline_ends_it():
     await host.settle()
     assert response.attended == 1
     assert not host.server.tasks
-    await until(lambda: host.read() and number in host.ended)
+    await until(lambda: has_ended(host, number))
     assert host.ended[number] == str(Status.DEADLINE_EXCEEDED.value)
     assert response.cancelled == 1
 

@@ -11,13 +11,11 @@ Older settings are never used again, even if the newer ones cannot be opened.
 """
 
 import asyncio
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from functools import lru_cache, partial
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -28,9 +26,18 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._cluster.channel_names import ChannelIdentity
 from aiostream_ds._declared_errors import declaring, table_of
-from aiostream_ds._frames.cursor import short_hash
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.conversion import plugin_context
+from aiostream_ds._grafana.instance_identity import (
+    InstanceKey,
+    channel_identity,
+    content_of,
+    is_same_source,
+    key_of,
+    settings_digest,
+    stored_key,
+    upstream_settings,
+)
 from aiostream_ds._grafana.lifespan_task import LifespanTask
 from aiostream_ds._grafana.unknown_settings import log_unknown_settings
 from aiostream_ds._loggers import get_logger
@@ -60,7 +67,6 @@ __all__ = [
     "OPEN_TIMEOUT",
     "Instance",
     "InstanceFailed",
-    "InstanceKey",
     "Instances",
 ]
 
@@ -85,21 +91,9 @@ IDLE_TIMEOUT = 3600.0
 _OUTSIDE = ("url", "user", "database", "basic_auth_user")
 """What Grafana keeps for each data source outside of jsonData, by its name in InstanceSettings."""
 
-_OF_ORGANIZATION = re.compile(r"default|org-\d+")
-"""Namespaces of an organization (of the first one, of another one). Others, as stacks-7, are of a
-whole Grafana, and organizations of several have the same ids."""
-
 
 class InstanceFailed(RuntimeError):
     """A call needs an instance that cannot be opened. Its cause, a bug, has been logged."""
-
-
-class InstanceKey(NamedTuple):
-    """Identifies a configured data source: plugin, tenant (namespace, else org ID), UID."""
-
-    plugin_id: str
-    tenant: str
-    uid: str
 
 
 class Instance:
@@ -163,7 +157,7 @@ class Instance:
     @property
     def settings_digest(self) -> str:
         """A digest of the settings that select the upstream system: equal on every server."""
-        return _settings_digest(*self._upstream_settings)
+        return settings_digest(*self._upstream_settings)
 
     @property
     def is_restricted(self) -> bool:
@@ -321,18 +315,20 @@ class Instances:
             UpstreamError: the plugin is stopping, or the lifespan did not open in time.
             PluginError: what the author's lifespan raised.
         """
+        if (found := self.find_open(context)) is not None:
+            return found
         settings = context.data_source_instance_settings if context is not None else None
         if context is None or settings is None:
             raise ConfigError("expected a call for a data source, got one without its settings")
         if self._closing.is_set():
             raise UpstreamError("the plugin is stopping")
-        key = _key(context, settings)
+        key = key_of(context, settings)
         instance = self._current.get(key)
         if instance is None or self._is_newer(instance, settings):
             instance = self._open(key, instance, context, settings)
         instance.used_at = asyncio.get_running_loop().time()
         await instance.wait_until_open()
-        if context.grafana_config and context.grafana_config != instance.source.grafana_config:
+        if context.grafana_config:
             instance.source.grafana_config = context.grafana_config
         return instance
 
@@ -342,7 +338,7 @@ class Instances:
         settings = context.data_source_instance_settings if context is not None else None
         if context is None or settings is None or self._closing.is_set():
             return None
-        instance = self._current.get(_key(context, settings))
+        instance = self._current.get(key_of(context, settings))
         if instance is None or not instance.is_open or self._is_newer(instance, settings):
             return None
         if context.grafana_config and context.grafana_config != instance.source.grafana_config:
@@ -355,7 +351,7 @@ class Instances:
         updated = settings.last_updated_ms
         if instance.updated_ms != updated:
             return instance.updated_ms < updated
-        if instance._content is not None and instance._content != _content(settings):
+        if instance._content is not None and instance._content != content_of(settings):
             return True  # saved twice within the resolution of Grafana's database
         return instance.closed and instance._task.task.done()
 
@@ -368,11 +364,11 @@ class Instances:
     ) -> Instance:
         self._generation += 1
         instance = Instance(key, settings.last_updated_ms, self._generation, self._registry)
-        instance._content = _content(settings)
+        instance._content = content_of(settings)
         if previous is not None and previous._quota_usage is not None:
             instance._quota_usage = previous._quota_usage
             instance._quota_usage.keep()  # its viewers do not subscribe again
-        if previous is not None and _is_same_source(previous._content, instance._content):
+        if previous is not None and is_same_source(previous._content, instance._content):
             # the same columns and numbers: exact panels go on where they are
             instance._encoders = previous._encoders
             self._registry.keep_logs(key, previous.generation, instance.generation)
@@ -438,11 +434,11 @@ class Instances:
             source._background_tasks = BackgroundTasks(instance.key.uid, self._counters, declare)
             if self.follow is not None:
                 source._follow_path = partial(self.follow, instance)
-            stored_key = _stored_key(source, instance.key)
-            source._tenant = stored_key.tenant
+            stored = stored_key(instance.key, source.instance.org_id)
+            source._tenant = stored.tenant
             if self.cluster is not None:
-                source._share_store = partial(self.cluster.stores.share, stored_key)
-            async with _row_store(source, stored_key), open_lifespan(source):
+                source._share_store = partial(self.cluster.stores.share, stored)
+            async with _row_store(source, stored), open_lifespan(source):
                 if not instance.closed:  # else it was given up, and swallows its cancellation
                     await self._use(instance, source, settings, context.plugin_version)
             if not instance._retired.is_set() and not instance.closed:
@@ -469,8 +465,8 @@ class Instances:
         task = instance._task
         task.unlimited()
         instance.source = source
-        instance._upstream_settings = _upstream_settings(settings)
-        instance.identity = _identity(instance.key, version, settings)
+        instance._upstream_settings = upstream_settings(settings)
+        instance.identity = channel_identity(instance.key, version, settings)
         instance.cluster, instance.sharing_problem = self.cluster, self.sharing_problem
         instance._ready.set()
         self._replace_older(instance)
@@ -512,8 +508,8 @@ class Instances:
             settings = context.data_source_instance_settings
             return (
                 settings is not None
-                and _key(context, settings) == key
-                and _content(settings) != used
+                and key_of(context, settings) == key
+                and content_of(settings) != used
             )
 
         self.forget_contexts(is_unused)
@@ -574,66 +570,6 @@ def _row_store(source: DataSource[Any], key: InstanceKey) -> AbstractAsyncContex
     from aiostream_ds._grafana.instance_store import open_row_store  # few plugins have one
 
     return open_row_store(source, key)
-
-
-def _stored_key(source: DataSource[Any], key: InstanceKey) -> InstanceKey:
-    """The key in names of what is stored: only newer versions of Grafana send a namespace, and the
-    names stay the same."""
-    if _OF_ORGANIZATION.fullmatch(key.tenant):
-        return key._replace(tenant=str(source.instance.org_id))
-    return key
-
-
-def _key(context: pb.PluginContext, settings: pb.DataSourceInstanceSettings) -> InstanceKey:
-    tenant = context.namespace or str(context.org_id)
-    return InstanceKey(context.plugin_id, tenant, settings.uid or str(settings.id))
-
-
-def _content(settings: pb.DataSourceInstanceSettings) -> tuple[Any, ...]:
-    """What an admin can change of a data source."""
-    return (
-        settings.json_data,
-        settings.decrypted_secure_json_data,
-        settings.name,
-        settings.url,
-        settings.user,
-        settings.database,
-        settings.basic_auth_enabled,
-        settings.basic_auth_user,
-    )
-
-
-def _is_same_source(before: tuple[Any, ...] | None, after: tuple[Any, ...] | None) -> bool:
-    """Whether nothing was changed but the name."""
-    if before is None or after is None:
-        return False
-    return (*before[:2], *before[3:]) == (*after[:2], *after[3:])
-
-
-def _identity(
-    key: InstanceKey, version: str, settings: pb.DataSourceInstanceSettings
-) -> ChannelIdentity:
-    """What a shared stream's rows depend on, without its path. The name is not a part of it."""
-    texts = (settings.url, settings.user, settings.database, settings.basic_auth_user)
-    auth = str(settings.basic_auth_enabled)
-    secrets = sorted(settings.decrypted_secure_json_data.items())
-    return ChannelIdentity(
-        tenant=key.tenant,
-        uid=key.uid,
-        plugin_id=key.plugin_id,
-        plugin_version=version,
-        settings=(settings.json_data, *map(str.encode, (*texts, auth))),
-        secrets=tuple(chain.from_iterable(secrets)),
-    )
-
-
-def _upstream_settings(settings: pb.DataSourceInstanceSettings) -> tuple[bytes, str, str, str]:
-    return settings.json_data, settings.url, settings.user, settings.database
-
-
-@lru_cache(maxsize=1024)
-def _settings_digest(json_data: bytes, *others: str) -> str:
-    return short_hash(json_data + "\0".join(others).encode())
 
 
 def _as_it_is(error: Exception) -> Exception:

@@ -12,7 +12,7 @@ from aiostream_ds._cluster.channel_names import ChannelIdentity, channel_name
 from aiostream_ds._cluster.message_cipher import Cipher
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_requests import NodeRequests
-from aiostream_ds._grafana.instances import InstanceKey
+from aiostream_ds._grafana.instance_identity import InstanceKey
 from aiostream_ds._store_replication.store_filling import FILL_KIND
 from aiostream_ds._store_replication.store_replica import StoreReplica
 from aiostream_ds.errors import NotFound

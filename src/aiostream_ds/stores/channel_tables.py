@@ -1,31 +1,27 @@
-"""What the writer of a store knows of each channel, and how rows are added to it and removed."""
+"""The channels of a store: how rows are added to them and removed."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from aiostream_ds.stores.channel_numbers import (
+    KEY_BYTES,
+    Block,
+    BlockTail,
+    ChannelNumbers,
+    Contents,
+    Keys,
+    epoch_of,
+)
 from aiostream_ds.stores.retention import KEY_SECONDS, KEYS, Retention
-from aiostream_ds.stores.row_blocks import Piece, join_pieces, read_block, split_rows
+from aiostream_ds.stores.row_blocks import Piece, read_block, split_rows
 from aiostream_ds.stores.store import CURSOR_COLUMN
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = [
-    "BLOCK_OVERHEAD",
-    "KEY_BYTES",
-    "ChannelNumbers",
-    "ChannelTables",
-    "epoch_of",
-    "now_ms",
-]
-
-BLOCK_OVERHEAD = 64
-"""Bytes that a block takes besides its data: its numbers, and its two entries in indexes."""
-
-KEY_BYTES = 80
-"""Bytes that an idempotency key takes, with its entries in indexes."""
+__all__ = ["ChannelTables", "now_ms"]
 
 STEP = 200
 """Blocks or keys that are removed in one transaction."""
@@ -61,98 +57,6 @@ _CHANNELS = (
 _NEWEST = (
     "SELECT name FROM channels WHERE id = (SELECT channel FROM blocks ORDER BY id DESC LIMIT 1)"
 )
-
-
-class _Tail(NamedTuple):
-    """The newest block, to which rows can be added."""
-
-    id: int
-    pieces: list[Piece]
-    stored: int  # time of its first row, in ms
-    size: int
-
-
-class _Contents(NamedTuple):
-    """What a block has."""
-
-    rows: int
-    low: int
-    high: int
-    size: int
-    data: bytes
-
-    @classmethod
-    def of(cls, pieces: Sequence[Piece]) -> "_Contents":
-        data = join_pieces([piece.data for piece in pieces])
-        return cls(
-            sum(piece.rows for piece in pieces),
-            min(piece.low for piece in pieces),
-            max(piece.high for piece in pieces),
-            len(data) + BLOCK_OVERHEAD,
-            data,
-        )
-
-
-class _Keys(NamedTuple):
-    """The numbers of a channel's oldest and newest key; the newest is the lower one without keys.
-    The few numbers between them of keys that were stored again count, too."""
-
-    oldest: int = 1
-    newest: int = 0
-
-    @property
-    def size(self) -> int:
-        return (self.newest - self.oldest + 1) * KEY_BYTES
-
-
-class _Block(NamedTuple):
-    """What retention needs of a block."""
-
-    id: int
-    first: int
-    rows: int
-    size: int
-    stored: int
-
-
-class ChannelNumbers:
-    """One channel: its numbers as they are in the tables, and its newest block."""
-
-    __slots__ = (
-        "bytes",
-        "epoch",
-        "first",
-        "has_newest_only",
-        "id",
-        "keys",
-        "last",
-        "name",
-        "rows",
-        "tail",
-        "unwritten",
-        "written",
-    )
-
-    def __init__(
-        self, id: int, name: str, epoch: str, first: int, last: int, rows: int, size: int
-    ) -> None:
-        self.id = id
-        self.name = name
-        self.epoch = epoch
-        self.first = first
-        self.last = last
-        self.rows = rows
-        self.bytes = size
-        self.keys = _Keys()
-        self.has_newest_only = False  # as far as it is known: bytes are not to be removed
-        self.tail: _Tail | None = None
-        self.unwritten: list[Piece] = []
-        self.written = last
-
-    @property
-    def size(self) -> int:
-        """The bytes of its rows and keys."""
-        return self.bytes + self.keys.size
 
 
 class ChannelTables:
@@ -192,7 +96,7 @@ class ChannelTables:
         for *numbers, oldest, newest in self._database.execute(_CHANNELS):
             state = ChannelNumbers(*numbers)
             if newest is not None:
-                state.keys = _Keys(oldest, newest)
+                state.keys = Keys(oldest, newest)
             self._states[state.name] = state
             self.bytes += state.size
         row = self._database.execute(_NEWEST).fetchone()
@@ -264,7 +168,7 @@ class ChannelTables:
                 database.execute("DELETE FROM blocks WHERE id = ?", (number,))
                 self._add_bytes(state, -size)
             else:
-                block = _Contents.of(_first_rows(data, last + 1 - first))
+                block = Contents.of(_first_rows(data, last + 1 - first))
                 database.execute(
                     "UPDATE blocks SET rows = ?, low = ?, high = ?, size = ?, data = ?"
                     " WHERE id = ?",
@@ -279,7 +183,7 @@ class ChannelTables:
         database.execute("DELETE FROM keys WHERE channel = ? AND last > ?", (state.id, last))
         statement = "SELECT min(number), max(number) FROM keys WHERE channel = ?"
         oldest, newest = database.execute(statement, (state.id,)).fetchone()
-        self._set_keys(state, _Keys() if newest is None else _Keys(oldest, newest))
+        self._set_keys(state, Keys() if newest is None else Keys(oldest, newest))
         self._changed[name] = state
         return True
 
@@ -307,7 +211,7 @@ class ChannelTables:
         # more than one for each that is added: the table shrinks after the newest ones were many
         self._remove_old_keys(state, now, 2)
 
-    def _set_keys(self, state: ChannelNumbers, keys: _Keys) -> None:
+    def _set_keys(self, state: ChannelNumbers, keys: Keys) -> None:
         self.bytes += keys.size - state.keys.size
         state.keys = keys
 
@@ -338,7 +242,7 @@ class ChannelTables:
         self._database.execute(statement, (state.id, found[count - 1][0]))
         newest = state.keys.newest
         oldest = found[count][0] if count < len(found) else newest + 1
-        self._set_keys(state, _Keys(oldest, newest))
+        self._set_keys(state, Keys(oldest, newest))
         return count
 
     # -- rows ----------------------------------------------------------------------------------
@@ -371,7 +275,7 @@ class ChannelTables:
         if end <= len(known):
             return 0
         found = found[:end]
-        block = _Contents.of(found)
+        block = Contents.of(found)
         self._database.execute(
             "UPDATE blocks SET rows = ?, low = ?, high = ?, stored = ?, size = ?, data = ?"
             " WHERE id = ?",
@@ -382,7 +286,7 @@ class ChannelTables:
         return end - len(known)
 
     def _new_block(self, state: ChannelNumbers, pieces: list[Piece], now: int) -> None:
-        block = _Contents.of(pieces)
+        block = Contents.of(pieces)
         first = state.written + 1
         statement = (
             "INSERT INTO blocks (channel, first, rows, low, high, stored, size, data)"
@@ -394,9 +298,9 @@ class ChannelTables:
         if not state.rows:
             state.first = first
         self._count(state, block.rows, block.size)
-        self._set_tail(state, _Tail(number, pieces, now, block.size))
+        self._set_tail(state, BlockTail(number, pieces, now, block.size))
 
-    def _set_tail(self, state: ChannelNumbers, tail: _Tail) -> None:
+    def _set_tail(self, state: ChannelNumbers, tail: BlockTail) -> None:
         """Remember the newest block of a channel, if it may become larger."""
         self._tails.pop(state.id, None)
         state.tail = None
@@ -543,14 +447,14 @@ class ChannelTables:
                     break
         return removed
 
-    def _oldest(self, state: ChannelNumbers, most: int) -> list[_Block]:
+    def _oldest(self, state: ChannelNumbers, most: int) -> list[Block]:
         statement = (
             "SELECT id, first, rows, size, stored FROM blocks WHERE channel = ?"
             " ORDER BY first LIMIT ?"
         )
-        return [_Block(*row) for row in self._database.execute(statement, (state.id, most))]
+        return [Block(*row) for row in self._database.execute(statement, (state.id, most))]
 
-    def _remove_block(self, state: ChannelNumbers, block: _Block) -> None:
+    def _remove_block(self, state: ChannelNumbers, block: Block) -> None:
         """Remove the oldest block."""
         self._database.execute("DELETE FROM blocks WHERE id = ?", (block.id,))
         end = block.first + block.rows
@@ -638,11 +542,6 @@ def _end_of_block(pieces: list[Piece], start: int, size: int) -> int:
             break
         end += 1
     return end
-
-
-def epoch_of(epoch: str, deletions: int) -> str:
-    """The epoch of a channel that is made after some deletions, perhaps of one with its name."""
-    return f"{epoch}.{deletions}" if deletions else epoch
 
 
 def now_ms() -> int:

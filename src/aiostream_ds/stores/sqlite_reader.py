@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiostream_ds._frames.config import Notice
-from aiostream_ds.stores.channel_tables import KEY_BYTES, epoch_of
+from aiostream_ds.stores.channel_numbers import KEY_BYTES, epoch_of
 from aiostream_ds.stores.row_blocks import DamagedBlock, RowSegment, read_block
 from aiostream_ds.stores.store import CURSOR_COLUMN, StoredChannel, StoredRows
 

@@ -50,6 +50,9 @@ _IDLE_THREADS = 8
 _SHOWN = 5
 """Most methods that a message about a limit names."""
 
+_LIMITED = {"threads": "calls", "stream_threads": "streams"}
+"""What counts against the limit that is in this attribute of a data source."""
+
 T = TypeVar("T")
 
 
@@ -102,15 +105,18 @@ class AuthorThreads:
         return sum(not each.is_waiting for each in self._running.values())
 
     @property
+    def limits(self) -> "list[tuple[str, str, anyio.CapacityLimiter]]":
+        """The limits that are in use: the attribute, what counts against it, and the limit."""
+        found = ((name, what, _made(self._source, name)) for name, what in _LIMITED.items())
+        return [(name, what, limit) for name, what, limit in found if limit is not None]
+
+    @property
     def problem(self) -> str:
         """What an admin should know: which limit is reached, which calls do not end. Or ""."""
         found = [
             f"all {_count(limiter)} threads for {what} are in use"
-            for limiter, what in (
-                (_made(self._source, "threads"), "calls"),
-                (_made(self._source, "stream_threads"), "streams"),
-            )
-            if limiter is not None and limiter.borrowed_tokens >= limiter.total_tokens
+            for _, what, limiter in self.limits
+            if limiter.borrowed_tokens >= limiter.total_tokens
         ]
         if self.abandoned:
             noun = "a thread does" if len(self.abandoned) == 1 else "threads do"

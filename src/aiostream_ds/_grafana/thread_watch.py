@@ -17,8 +17,6 @@ log = get_logger(__name__)
 THREADS_CHECK = 5.0
 """Seconds between two checks for what waits for a thread. Two in a row are logged."""
 
-_KINDS = {"threads": "calls", "stream_threads": "streams"}
-
 
 class _Limit(NamedTuple):
     """A limit of threads: of a data source, or of all of them."""
@@ -80,12 +78,9 @@ def _limits(
 
     yield _SHARED, anyio.to_thread.current_default_thread_limiter(), None
     for source in sources:
-        for attribute, kind in _KINDS.items():
-            limiter = vars(source).get(attribute)  # made at its first use
-            if isinstance(limiter, anyio.CapacityLimiter):
-                advice = (
-                    f"raise self.{attribute}.total_tokens, or write methods that wait as"
-                    " `async def`"
-                )
-                text = f"of {type(source).__name__} for {kind}"
-                yield _Limit(source.instance.uid, text, advice), limiter, source
+        for attribute, what, limiter in threads_of(source).limits:
+            advice = (
+                f"raise self.{attribute}.total_tokens, or write methods that wait as `async def`"
+            )
+            text = f"of {type(source).__name__} for {what}"
+            yield _Limit(source.instance.uid, text, advice), limiter, source

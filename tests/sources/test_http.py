@@ -111,7 +111,7 @@ async def test_a_body_is_posted_with_the_parameters_in_it():
         "/a/{topic}",
         method="POST",
         body=body,
-        headers={"X-Tenant": "blue"},
+        headers={"X-Tenant": "blue", "content-type": "application/ld+json", "accept": "text/x"},
     ) as (grafana, server):
         query = {"queryType": "messages", "parameters": "topic=a%26 b&n=5"}
         (frame,) = await grafana.query(query)
@@ -119,8 +119,10 @@ async def test_a_body_is_posted_with_the_parameters_in_it():
         assert (await viewer.next())["n"] == 1
         assert json.loads(server.bodies[0]) == {"topic": "a& b", "depth": 5}
         assert server.paths == ["/a/a%26%20b"]
-        assert server.requests[0]["Content-Type"] == "application/json"
-        assert server.requests[0]["X-Tenant"] == "blue"
+        sent = server.requests[0]
+        assert sent["X-Tenant"] == "blue"
+        assert sent.getall("Content-Type") == ["application/ld+json"]
+        assert sent.getall("Accept") == ["text/x"]
         assert await suggested(grafana, "parameters", "a%2526") == [query["parameters"]]
 
 
@@ -488,6 +490,12 @@ async def test_credentials_are_sent_and_never_shown(settings, secrets, caplog):
         ({"headers": {"Authorization": "x"}}, {}, "headers must not have Authorization"),
         ({"headers": {"X Y": "x"}}, {}, "headers must have names"),
         ({"headers": {"X-Y": "a\nb"}}, {}, "printable value for X-Y"),
+        ({"headers": {"X-Y": "a", "x-y": "b"}}, {}, "got 'X-Y' and 'x-y'"),
+        (
+            {"headers": {"x-key": "a"}, "tokenIn": "header", "tokenName": "X-Key"},
+            {"token": "tok1"},
+            "headers must not have x-key",
+        ),
         ({}, {"token": "tok1\n"}, "token must be one line"),
         ({"body": "x"}, {}, "method must be POST"),
         ({"proxy": "ftp://h"}, {}, "proxy must be http://HOST:PORT"),

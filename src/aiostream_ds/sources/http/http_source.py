@@ -180,13 +180,15 @@ class Http(DataSource[HttpSourceSettings]):
         return self._url.fill(values), body
 
     def _headers(self, last_event_id: str) -> dict[str, str]:
+        """What is sent besides the headers of the settings, which come first."""
         headers = {"Accept": ACCEPT[self.settings.framing], "Cache-Control": "no-store"}
         if last_event_id:
             headers["Last-Event-ID"] = last_event_id
         if self.settings.body:
             kind = "application/json" if self._body.is_json else "text/plain; charset=utf-8"
-            headers["Content-Type"] = self.settings.headers.get("Content-Type", kind)
-        return headers
+            headers["Content-Type"] = kind
+        set_by_admin = {name.lower() for name in self.settings.headers}
+        return {name: value for name, value in headers.items() if name.lower() not in set_by_admin}
 
     @asynccontextmanager
     async def _open(

@@ -47,8 +47,10 @@ def check_headers(settings: HttpClientSettings) -> dict[str, str]:
     """The fixed headers.
 
     Raises:
-        ConfigError: a name or value cannot be one, or it would hold credentials.
+        ConfigError: a name or value cannot be one, two names are the same header, or it would hold
+            credentials.
     """
+    seen: dict[str, str] = {}
     for name, value in settings.headers.items():
         if not _TOKEN.fullmatch(name):
             raise ConfigError(f"headers must have names such as X-Tenant, got {name!r}")
@@ -56,6 +58,14 @@ def check_headers(settings: HttpClientSettings) -> dict[str, str]:
             raise ConfigError(
                 f"headers must not have {name}, which viewers could see: set token, or user and"
                 " password"
+            )
+        if settings.token_in == "header" and name.lower() == settings.token_name.lower():
+            raise ConfigError(f"headers must not have {name}, which carries the token: remove it")
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise ConfigError(
+                f"headers must have each name once, in any case of letters; got {other!r} and"
+                f" {name!r}: remove one"
             )
         if not value.isprintable():
             raise ConfigError(f"headers: expected a printable value for {name}, got {value!r}")

@@ -282,6 +282,18 @@ def test_asyncio_is_imported_exactly_where_a_plain_task_or_the_loop_is_needed():
     assert using == ASYNCIO
 
 
+def test_times_are_limited_by_anyio_which_works_in_a_task_that_was_cancelled():
+    """There `asyncio.timeout` raises CancelledError, not TimeoutError, before Python 3.11.3."""
+    elsewhere = [
+        f"{module.file}:{node.lineno}"
+        for module in modules()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("timeout", "timeout_at", "wait_for")
+        if isinstance(node.value, ast.Name) and node.value.id == "asyncio"
+    ]
+    assert elsewhere == []
+
+
 def test_third_party_packages_are_imported_only_where_they_belong():
     elsewhere = [
         f"{module.file} imports {name}"

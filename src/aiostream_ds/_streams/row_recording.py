@@ -10,6 +10,8 @@ import asyncio
 import time
 from typing import Any
 
+import anyio
+
 from aiostream_ds._author_code import contained
 from aiostream_ds._channels.channel import Channel
 from aiostream_ds._channels.policy import BATCH_ROWS
@@ -238,11 +240,8 @@ class RecordingProducer(_Producer):
                 return result
 
     async def _wait_until_ended(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._is_ended.wait()
-        except TimeoutError:
-            pass
+        with anyio.move_on_after(seconds):
+            await self._is_ended.wait()
 
     def _emit(self, packets: list[Packet]) -> tuple[int, int]:
         channel = self._channel

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from aiostream_ds._loggers import get_logger
-from aiostream_ds._loop_calls import wake
+from aiostream_ds._loop_calls import resolve, wake
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds.push.rejections import (
     PushError,
@@ -205,17 +205,18 @@ class Delivery:
 
     async def wait_for_change_async(self, seen: int, limit: float | None) -> None:
         """The same in an event loop. Safe to cancel."""
-        waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
         with self._lock:
             if self.changes != seen:
                 return
             self._waiters.add(waiter)
+        timer = None if limit is None else loop.call_later(limit, resolve, waiter)
         try:
-            async with asyncio.timeout(limit):
-                await waiter
-        except TimeoutError:
-            pass
+            await waiter
         finally:
+            if timer is not None:
+                timer.cancel()
             with self._lock:
                 self._waiters.discard(waiter)
 

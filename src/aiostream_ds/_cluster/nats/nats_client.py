@@ -8,6 +8,8 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import anyio
+
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats.nats_connection import (
     MissingPermission,
@@ -101,7 +103,7 @@ class NatsClient:
         for server in random.sample(self._pool(), len(self._pool())):
             connection = NatsConnection(server, self._options, self._denied)
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
+                with anyio.fail_after(CONNECT_TIMEOUT):
                     await connection.open()
             except TimeoutError:
                 errors.append(EngineError(connection.timeout_reason))
@@ -206,7 +208,7 @@ class NatsClient:
             EngineError: there is no connection in time.
         """
         try:
-            async with asyncio.timeout(self._timeout):
+            with anyio.fail_after(self._timeout):
                 connection = await self._open_connection()
                 await connection.publish(subject, payload, headers)
         except TimeoutError:
@@ -225,7 +227,7 @@ class NatsClient:
         is_batch: bool = False,
     ) -> Sequence[NatsMessage]:
         try:
-            async with asyncio.timeout(self._timeout):
+            with anyio.fail_after(self._timeout):
                 connection = await self._open_connection()
                 if number is not None and number != self.connection_number:
                     raise ConnectionReplaced("NATS: the connection was lost before the request")
@@ -276,7 +278,7 @@ class NatsClient:
             EngineError: it has refused something, or does not answer in time.
         """
         try:
-            async with asyncio.timeout(self._timeout):
+            with anyio.fail_after(self._timeout):
                 connection = await self._open_connection()
                 await connection.flush()
         except TimeoutError:

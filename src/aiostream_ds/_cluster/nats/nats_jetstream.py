@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import anyio
+
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats.nats_client import ConnectionReplaced, NatsClient
 from aiostream_ds._cluster.nats.nats_protocol import (
@@ -124,7 +126,7 @@ class JetStream:
         """One of the requests that the server has at a time, other than messages that it stores.
         Raises EngineError if it is too slow."""
         try:
-            async with asyncio.timeout(_SLOT_TIMEOUT):
+            with anyio.fail_after(_SLOT_TIMEOUT):
                 await self._slots.acquire()
         except TimeoutError:
             raise EngineError(

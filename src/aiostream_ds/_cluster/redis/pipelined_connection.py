@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+import anyio
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import RedisError
@@ -235,7 +236,7 @@ async def connect(
     loop = asyncio.get_running_loop()
     connection = PipelinedConnection(server, login, on_push, on_lost)
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        with anyio.fail_after(ANSWER_SECONDS):
             await loop.create_connection(
                 lambda: connection, server.host, server.port, ssl=login.tls
             )

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import anyio
 from gmqtt.client import Message as OutgoingMessage
 from gmqtt.mqtt.package import LoginPackageFactor, Package
 from gmqtt.mqtt.protocol import MQTTProtocol
@@ -189,7 +190,7 @@ class BrokerConnection:
         self = cls(options)
         is_connected = False
         try:
-            async with asyncio.timeout(TIMEOUT):
+            with anyio.fail_after(TIMEOUT):
                 transport, _ = await self._loop.create_connection(
                     lambda: self._protocol, options.host, options.port, ssl=options.context
                 )
@@ -376,7 +377,7 @@ class BrokerConnection:
         answer: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._answers[packet_id] = answer
         try:
-            async with asyncio.timeout(TIMEOUT):
+            with anyio.fail_after(TIMEOUT):
                 return await answer
         except TimeoutError:
             raise UpstreamError(

@@ -141,11 +141,23 @@ async def test_block_makes_the_author_wait_when_there_is_no_memory(parts):
     await stage.registry.aclose()
 
 
+async def test_a_queue_that_was_refused_is_not_full_when_it_was_received_and_sent(parts):
+    stage = Stage(parts, STEP_BYTES)
+    subscription, channel = stage.join(full="block")
+    channel.emit(packet(2 * STEP_BYTES))
+    subscription.receive_nowait()
+    subscription.sent()
+    channel.emit(packet(1))
+    assert not channel.is_blocked
+    await stage.registry.aclose()
+
+
 async def test_latest_keeps_the_newest_packet_without_memory(parts):
     stage = Stage(parts, 0)
     subscription, channel = stage.join(full="latest")
     for size in (STEP_BYTES, 2 * STEP_BYTES):
         channel.emit(packet(size))
+    assert stage.memory.used == 2 * STEP_BYTES, "it counts nevertheless"
     ((_, received),) = subscription.receive_nowait()
     assert len(received.data) == 2 * STEP_BYTES
     await stage.registry.aclose()
@@ -156,9 +168,9 @@ async def test_fail_names_the_memory_limit(parts):
     subscription, channel = stage.join(full="fail")
     channel.emit(packet(STEP_BYTES))
     channel.emit(packet(STEP_BYTES))
+    assert stage.memory.used == 0, "its queue is gone at once"
     with pytest.raises(SlowSubscriber, match="memory limit, got 2 rows and 131072 bytes queued"):
         await subscription.wait()
-    assert stage.memory.used == 0
     await stage.registry.aclose()
 
 

@@ -833,6 +833,13 @@ async def test_no_row_enters_the_queue_of_a_stalled_subscription(parts):
     await registry.aclose()
 
 
+async def test_a_row_that_waits_for_its_packet_is_sent_when_the_packet_is_due(parts):
+    registry, start = parts.registry.ChannelRegistry(), now()
+    subscription = registry.join(KEY, parts.stream(rows(1)), Policy(flush=2))
+    assert await first(subscription) == [1] and now() == start + 2
+    await registry.aclose()
+
+
 async def test_pacing_ends_when_the_channel_closes(parts):
     registry = parts.registry.ChannelRegistry()
 

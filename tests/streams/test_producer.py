@@ -353,6 +353,31 @@ async def test_the_generator_is_closed_by_the_task_that_read_it(parts):
     assert len(tasks) == 2 and tasks[0] is tasks[1] and registry.running == 0
 
 
+async def test_a_stream_that_is_left_at_a_yield_has_not_ended_before_its_finally(parts):
+    registry, tasks = parts.registry.ChannelRegistry(close_timeout=50), []
+
+    async def generator():
+        tasks.append(asyncio.current_task())
+        try:
+            while True:
+                try:
+                    await asyncio.sleep(1)
+                except asyncio.CancelledError:
+                    pass  # it goes on to its yield, and nobody resumes it there
+                yield 1
+        finally:
+            await asyncio.sleep(3)
+            tasks.append(asyncio.current_task())
+
+    subscription = registry.join(KEY, parts.stream(generator))
+    await anext(subscription)
+    subscription.leave()
+    await asyncio.sleep(2)
+    assert registry.running == 1 and len(tasks) == 1
+    await asyncio.sleep(2)
+    assert registry.running == 0 and tasks[0] is tasks[1]
+
+
 async def test_a_schema_change_inside_a_batch_gives_packets_in_their_order(parts):
     registry = parts.registry.ChannelRegistry()
     schemas = {kind: Schema(kind.encode(), kind) for kind in "ab"}

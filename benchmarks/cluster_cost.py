@@ -10,10 +10,12 @@ its packet. Redis is started for the run.
 
 import argparse
 import asyncio
+import itertools
 import os
 import statistics
 import sys
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -25,20 +27,26 @@ from aiostream_ds import DataSource, Settings, serve, stream
 from aiostream_ds.testing.process import start_process
 
 NODES = 2
+_GOLDEN = 0.618  # its multiples are spread
 
 
 class Options(Settings):
-    rate: int = 1_000
+    rate: float = 1_000.0
+
+
+async def due(channel: int, rate: float) -> AsyncGenerator[int]:
+    """The numbers of rows, each when it is due: those of other channels at other times."""
+    loop = asyncio.get_running_loop()
+    start = loop.time() + channel * _GOLDEN % 1 / rate
+    for number in itertools.count():
+        await asyncio.sleep(max(start + number / rate - loop.time(), 0))
+        yield number
 
 
 class Ticks(DataSource[Options]):
     @stream("ticks/{channel}", share="cluster")
     async def ticks(self, channel: int) -> Any:
-        loop, number = asyncio.get_running_loop(), 0
-        start = loop.time()
-        while True:
-            number += 1
-            await asyncio.sleep(max(start + number / self.settings.rate - loop.time(), 0))
+        async for number in due(channel, self.settings.rate):
             yield {"n": number, "at": time.perf_counter(), "celsius": 20 + number % 7 / 10}
 
 
@@ -87,54 +95,77 @@ async def measure(options: argparse.Namespace, url: str) -> list[tuple[float, fl
             viewers.append([Viewer() for _ in range(options.channels)])
             for number, viewer in enumerate(viewers[-1]):
                 await grafana.attach(f"ticks/{number}", viewer)
-        await asyncio.sleep(3)
-        for viewer in (each for node in viewers for each in node):
-            viewer.rows = viewer.packets = 0
-            viewer.ages.clear()
-        before = [processor_seconds(pid) for pid in pids]
-        start = time.perf_counter()
-        await asyncio.sleep(options.seconds)
-        seconds = time.perf_counter() - start
-        used = [processor_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
+        return await print_run(options, "shared" if url else "local", viewers, pids)
+
+
+async def print_run(
+    options: argparse.Namespace, name: str, viewers: list[list[Viewer]], pids: list[int]
+) -> list[tuple[float, float]]:
+    """Watch the viewers of each node when all have a row; see `measure`."""
+    for _ in range(600):
+        if all(viewer.rows for node in viewers for viewer in node):
+            break
+        await asyncio.sleep(0.1)
+    else:
+        raise TimeoutError("expected a row of each channel within a minute, got none of some")
+    await asyncio.sleep(3)
+    for viewer in (each for node in viewers for each in node):
+        viewer.rows = viewer.packets = 0
+        viewer.ages.clear()
+    before = [processor_seconds(pid) for pid in pids]
+    start = time.perf_counter()
+    await asyncio.sleep(options.seconds)
+    seconds = time.perf_counter() - start
+    used = [processor_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
     found = []
     for node, cost in zip(viewers, used, strict=True):
         rows, packets = sum(v.rows for v in node), sum(v.packets for v in node)
         ages = statistics.quantiles([age for v in node for age in v.ages], n=100)
         found.append((rows / seconds, cost / rows * 1e6))
         print(
-            f"  {'shared' if url else 'local '} {rows / seconds:9,.0f} rows/s"
+            f"  {name:10} {rows / seconds:9,.0f} rows/s"
             f" {packets / seconds:8,.0f} packets/s, age p50 {ages[49] * 1000:6.1f}"
             f" p99 {ages[98] * 1000:7.1f} ms, processor {cost / rows * 1e6:6.1f} µs a row"
         )
     return found
 
 
-async def main(options: argparse.Namespace) -> None:
+async def compare(
+    options: argparse.Namespace, peer: Callable[..., Awaitable[list[tuple[float, float]]]]
+) -> None:
+    """Measure a peer and shared streams in turns."""
     ratios = []
     with Redis() as server:
         for _ in range(options.rounds):
             print(f"load {os.getloadavg()[0]:.1f}")
-            local = sum(cost for _, cost in await measure(options, ""))
-            shared = sum(cost for _, cost in await measure(options, server.url))
-            ratios.append(shared / local)
-    print(f"processor of both, shared to local: {', '.join(f'{each:.2f}' for each in ratios)}")
+            other = await peer(options, server.url)
+            shared = await measure(options, server.url)
+            ratios.append(
+                sum(cost for _, cost in shared) / sum(cost for _, cost in other),
+            )
+    print(f"processor of both nodes, shared to peer: {', '.join(f'{r:.2f}' for r in ratios)}")
 
 
-def arguments() -> argparse.Namespace:
+async def local(options: argparse.Namespace, url: str) -> list[tuple[float, float]]:
+    """Streams that are not shared."""
+    return await measure(options, "")
+
+
+def main(peer: Callable[..., Awaitable[list[tuple[float, float]]]]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--rate", type=int, default=1_000, help="rows a second of a channel")
+    parser.add_argument("--rate", type=float, default=1_000, help="rows a second of a channel")
     parser.add_argument("--channels", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--serve", action="store_true", help="be a plugin of the run")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    chosen = arguments()
+    chosen = parser.parse_args()
     if chosen.serve:
         serve(Ticks)
     else:
-        asyncio.run(main(chosen))
+        asyncio.run(compare(chosen, peer))
+
+
+if __name__ == "__main__":
+    main(local)

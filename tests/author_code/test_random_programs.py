@@ -216,6 +216,7 @@ async def play_all(seeds, caplog):
             raise AssertionError(f"program {seed}: {vars(Program(seed))}") from error
 
 
+@pytest.mark.slow
 async def test_a_few_random_programs_of_mistakes_affect_nobody_else(caplog):
     await play_all(range(FEW), caplog)
 

@@ -551,11 +551,13 @@ def assert_fails(run: Callable[[], Any]) -> None:
     finally:
         logging.disable(logging.NOTSET)
     assert not isinstance(caught.value, (LookupError, KeyboardInterrupt)), caught.value
+    assert not str(caught.value).startswith("Timeout"), "the time of the test is over"
 
 
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_a_planted_fault_is_caught_by_its_witness(name, caplog, monkeypatch):
     monkeypatch.setattr("aiostream_ds.testing.virtual_loop._WAIT", 0.05)
     fault, witness = FAULTS[name]

@@ -136,6 +136,7 @@ def test_a_line_of_csv_with_other_cells_is_an_error():
     assert reader.read("1,2") == [{"a": 1, "b": 2}]
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(alphabet=LETTERS) | st.text(), max_size=4), st.sampled_from(FORMATS))
 def test_any_line_is_rows_that_can_be_sent_or_an_error_with_a_short_reason(lines, kind):
     reader, encode = LineRows(kind), RowJson().encode

@@ -26,10 +26,12 @@ def test_a_history_keeps_the_invariants(name):
     assert history.received > 20
 
 
+@pytest.mark.slow
 def test_an_owner_that_has_lost_the_engine_does_not_deliver_what_it_reads_of_the_log():
     History(5046, SCENARIOS["from now"]).run()
 
 
+@pytest.mark.slow
 def test_a_node_without_viewers_gives_a_channel_up_that_the_engine_has_as_its_own_again():
     History(20012, SCENARIOS["missed notifications"]).run()
 

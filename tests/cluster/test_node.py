@@ -288,6 +288,7 @@ async def sent(made: Nodes, operation: str) -> None:
         await asyncio.sleep(0.001)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("channel", ["c", "c5", "c39"])
 @pytest.mark.parametrize("operation", ["take", "resign", "leave"])
 async def test_a_viewer_returns_while_channels_that_were_left_are_given_up(channel, operation):

@@ -143,5 +143,6 @@ def test_each_fault_can_be_planted():
         trees(edits)
 
 
+@pytest.mark.slow
 def test_the_copies_without_a_fault_keep_the_invariants():
     History(0, SCENARIOS["numbered"], planted(())).run()

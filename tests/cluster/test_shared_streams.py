@@ -438,6 +438,7 @@ def sent_to_browser(viewer: Viewer) -> list[int]:
     return [n for packet in packets if "data" in packet for n in packet["data"]["values"][1]]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("is_in_flight", [False, True])
 @pytest.mark.parametrize("rows_while_cut", [0, 1, 20])
 async def test_a_server_that_was_cut_off_and_ran_its_stream_on_loses_no_row_when_it_is_back(

@@ -508,6 +508,7 @@ UNFIT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["null", "text"])
 @pytest.mark.parametrize("column", ["v", "time"])
 def test_every_value_that_a_policy_makes_null_is_counted(policy, column):

@@ -13,6 +13,7 @@ from aiostream_ds._frames.frame import Field, FieldType, Frame
 from ..strategies import DATETIMES, VALUES, fields, frames, instant, same
 
 
+@pytest.mark.slow
 @given(frames())
 def test_any_frame_survives_a_round_trip_through_arrow(frame: Frame) -> None:
     assert same(arrow.decode(arrow.encode(frame)), frame)
@@ -35,6 +36,7 @@ def test_a_field_of_each_type_survives_both_round_trips(
     assert same(json.decode(json.encode(frame)), frame)
 
 
+@pytest.mark.slow
 @given(frames())
 def test_schema_and_data_are_the_two_parts_of_a_payload(frame: Frame) -> None:
     payload = b'{"schema":%b,"data":%b}' % (json.schema(frame), json.data(frame.fields))

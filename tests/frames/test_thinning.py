@@ -80,6 +80,7 @@ def test_the_lowest_and_highest_value_of_each_column_stay(rows, points, page):
             assert {min(values), max(values)} <= set(after)
 
 
+@pytest.mark.slow
 def test_each_narrow_peak_stays_at_its_time():
     rows = [(n * 1000, 100.0 if n % 4000 == 77 else math.sin(n / 500)) for n in range(86_400)]
     found = thinned(rows, 1000, page=20_000)
@@ -87,6 +88,7 @@ def test_each_narrow_peak_stays_at_its_time():
     assert 700 < len(found) <= 1000
 
 
+@pytest.mark.slow
 def test_the_rows_that_stay_are_spread_over_the_whole_range():
     rows = [(n * 1000, (n * 7919) % 1009 / 7, (n * 104_729) % 997 / 3) for n in range(86_400)]
     found = thinned(rows, 1000, page=20_000)

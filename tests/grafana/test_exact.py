@@ -490,6 +490,7 @@ async def test_the_log_is_kept_for_a_while_after_its_run(log):
         assert numbers(frame) == [] and first["epoch"] != second["epoch"]
 
 
+@pytest.mark.slow
 async def test_a_running_stream_keeps_its_columns_and_epoch_however_many_paths_are_queried(
     monkeypatch,
 ):

@@ -234,6 +234,7 @@ async def test_the_history_is_asked_once_for_a_numbering_with_gaps(broker):
         assert asked(broker) == [(5, 15)]
 
 
+@pytest.mark.slow
 async def test_a_history_that_is_late_is_asked_until_it_has_the_first_live_row(broker):
     broker.subscribe_delay, broker.index_delay = 0.3, 25
     broker.rows = [tick(n) for n in range(1, 100)]

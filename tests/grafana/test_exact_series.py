@@ -91,6 +91,7 @@ def test_rows_that_came_before_are_left_out_of_series_too():
     assert (packet.cursors.prev, packet.cursors.last, packet.rows) == (2, 3, 1)
 
 
+@pytest.mark.slow
 async def test_every_row_is_in_the_history_or_replayed_once():
     chosen = random.Random(7)
     time, rows = T, []

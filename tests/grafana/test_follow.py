@@ -593,6 +593,7 @@ async def test_new_settings_restart_the_followed_stream_and_its_followers():
             old.follow("ticks/1")
 
 
+@pytest.mark.slow
 async def test_a_follower_that_is_too_slow_loses_rows_as_the_buffer_states():
     class Slow(DataSource):
         @stream("fast", buffer=Buffer(rows=10))

@@ -78,6 +78,7 @@ def test_strings_below_fields_are_their_descriptions_unless_meta_has_one():
     assert "description" not in described()["settings"]["properties"]["password"]
 
 
+@pytest.mark.slow
 def test_a_subclass_inherits_the_descriptions_of_fields():
     properties = describe(Catalog(SOURCES, by="source"))["sources"][2]["settings"]["properties"]
     assert properties["timeUnit"]["description"].startswith("The unit of such a number")

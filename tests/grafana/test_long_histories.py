@@ -429,6 +429,7 @@ async def test_notices_of_all_pages_are_shown_once(monkeypatch):
     assert info.endswith("Earlier rows have 5 more notices.")
 
 
+@pytest.mark.slow
 async def test_rows_of_many_series_are_read_although_few_times_have_them():
     class Labelled(DataSource):
         @stream("rows", schema=SchemaPolicy(labels=("host",)))

@@ -100,6 +100,7 @@ async def test_subscriptions_are_pairs_of_a_user_and_a_channel():
         assert await refused(grafana, "s/1", BEN) and await refused(grafana, "s/0", None)
 
 
+@pytest.mark.slow
 async def test_above_the_byte_rate_a_new_channel_is_refused():
     async with serve_in_memory(limited(bytes_per_second=50_000)) as grafana:
         big = await grafana.follow("big", ANN)

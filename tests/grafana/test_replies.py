@@ -27,6 +27,7 @@ def message(answer: Answer) -> pb.DataResponse:
     )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(TEXTS, ANSWERS, max_size=3))
 def test_a_query_response_equals_the_message_of_its_answers(answers: dict[str, Answer]) -> None:
     expected = pb.QueryDataResponse(responses={key: message(a) for key, a in answers.items()})

@@ -162,6 +162,7 @@ async def test_an_unknown_topic_fails_only_its_own_stream(broker):
         assert b"no topic 'nowhere'" in bad.packets[-1]
 
 
+@pytest.mark.slow
 async def test_after_a_lost_connection_all_streams_share_one_retry(broker):
     async with serve_in_memory(source(broker, retry=Retry(min_delay=1, max_delay=30))) as grafana:
         viewers = [await grafana.follow(f"t/{n}") for n in range(50)]
@@ -335,6 +336,7 @@ async def test_with_block_a_follower_that_takes_nothing_delays_the_others_for_th
                 await anext(stalled)
 
 
+@pytest.mark.slow
 async def test_many_messages_for_one_key_do_not_delay_the_others(broker):
     done = []
     async with Topics(broker, buffer=Buffer(rows=100_000)) as topics:

@@ -531,6 +531,7 @@ async def test_a_permanent_error_of_connect_is_not_retried_until_the_settings_ch
     assert len([line for line in lines if str(error) in line and "Topics" in line]) == 1
 
 
+@pytest.mark.slow
 async def test_an_outage_of_many_streams_is_one_line_with_one_traceback(caplog):
     caplog.set_level(logging.INFO)
     topics = Topics(retry=Retry(min_delay=1, max_delay=10))

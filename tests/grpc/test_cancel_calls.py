@@ -110,6 +110,7 @@ async def play(at):
     return len(seen) >= at
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_cancellation_at_any_suspension_leaks_nothing():
     at = 1

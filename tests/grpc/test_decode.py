@@ -66,6 +66,7 @@ REQUESTS: dict[type, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.__name__)
 def test_it_decodes_the_same_as_the_message_class(kind: Any) -> None:
     decoder = Decoder(kind, {pb.PluginContext: CachingMessageDecoder(pb.PluginContext)})

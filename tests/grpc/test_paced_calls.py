@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import asynccontextmanager, suppress
 
+import pytest
+
 from aiostream_ds._grpc.call import GRPCError, Status
 from aiostream_ds._grpc.methods import MethodTable, server_stream
 from aiostream_ds._grpc.server import CALLS_AT_ONCE, Server
@@ -64,6 +66,7 @@ async def end(tasks):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_another_call_is_answered_while_they_begin(tmp_path):
     async with serving(tmp_path) as (host, runs):
         tasks = await sent_at_once(host)

@@ -277,6 +277,7 @@ async def test_a_reset_cancels_the_stream_once(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.slow
 async def test_300_open_streams_do_not_block_other_calls(tmp_path):
     wait = Waiting()
     async with serving(tmp_path, {"/run": server_stream(wait, Request, Reply)}) as host:

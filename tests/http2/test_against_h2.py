@@ -17,6 +17,9 @@ from tests.http2.frames import START, WINDOW_UPDATE
 from tests.http2.sessions import Session
 
 SESSIONS = int(os.environ.get("HTTP2_SESSIONS", "150"))
+SEEDS = [
+    pytest.param(seed, marks=pytest.mark.slow if seed >= 40 else ()) for seed in range(SESSIONS)
+]
 STEPS = 40
 
 
@@ -99,7 +102,7 @@ def merged(events):
     return found
 
 
-@pytest.mark.parametrize("seed", range(SESSIONS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_valid_session_has_the_same_events_and_windows(seed):
     session, model, engine = Session(seed), Model(), Engine()
     for _ in range(STEPS):
@@ -129,7 +132,7 @@ def refuses(engine, frames):
     return engine.ended is not None or any(name == "RstStream" for name, *_ in frames)
 
 
-@pytest.mark.parametrize("seed", range(SESSIONS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_damaged_session_has_the_same_events_or_is_refused(seed):
     session, model, engine = Session(seed), Model(), Engine()
     for _ in range(STEPS):

@@ -598,6 +598,7 @@ def test_the_memory_of_errors_is_bounded():
     assert made.errors.messages == 3 * ADDRESSES and len(made.errors.by_address) == ADDRESSES
 
 
+@pytest.mark.slow
 def test_the_memory_of_shapes_is_bounded():
     made = decoder()
     for n in range(30_000):

@@ -572,6 +572,7 @@ async def test_a_file_without_a_row_is_an_empty_page(tmp_path):
                 assert (page.rows, page.epoch, page.truncated) == ([], "", False)
 
 
+@pytest.mark.slow
 async def test_a_time_range_reads_a_small_part_of_a_large_file(tmp_path, monkeypatch):
     count = 60_000
     path = tmp_path / "a.ndjson"
@@ -632,6 +633,7 @@ async def test_a_late_row_does_not_hide_earlier_rows(tmp_path, monkeypatch):
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), max_size=12)
 
 
+@pytest.mark.slow
 @given(
     st.lists(TEXTS, min_size=1, max_size=12),
     st.lists(st.integers(0, 1_000), max_size=12),

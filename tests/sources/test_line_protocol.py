@@ -106,6 +106,7 @@ def test_a_line_that_is_not_a_point_is_refused_and_the_next_one_is_read(line, re
     assert good == Point("m", {}, {"f": 1.0}, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     ["a,", 'm f="', "m,a=b", "\\", "m f=1 ", "a b=", 'a b="\n', "a\\", "m f=1,"],

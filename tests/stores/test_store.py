@@ -78,6 +78,7 @@ async def test_the_caller_may_change_the_rows_after_the_call(store):
     assert (await store.rows_after("a", 0, 1)).rows == [{"time": NOW, "tags": [1], "cursor": 1}]
 
 
+@pytest.mark.slow
 async def test_many_rows_are_stored_by_one_append(store):
     assert await store.append("a", rows(20_000)) == (1, 20_000, False)
     assert numbers((await store.rows_after("a", 19_990, 99)).rows) == list(range(19_990, 20_000))

@@ -126,6 +126,7 @@ async def test_of_all_channels_the_largest_one_loses_rows_first(tmp_path):
         assert 28 <= len(await kept(store, "loud")) <= 36
 
 
+@pytest.mark.slow
 async def test_the_total_bytes_are_bounded_while_the_largest_channel_has_one_row(tmp_path):
     async with SqliteStore(tmp_path, retention=Retention(total_bytes=300_000)) as store:
         await store.append("big", rows(1, size=250_000))
@@ -145,6 +146,7 @@ async def test_rows_of_the_largest_channel_are_kept_while_others_have_older_ones
         assert store.bytes <= 300_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "memory"])
 async def test_the_total_bytes_are_bounded_with_any_number_of_channels(tmp_path, kind):
     directory = tmp_path if kind == "file" else None

@@ -428,6 +428,7 @@ REPEATED_NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content_type, body, taken", REPEATED_NAMES, ids=range(6))
 def test_the_time_for_repeated_names_grows_with_the_size_of_the_body(content_type, body, taken):
     found = decode(body, content_type, labels=["place"])
@@ -566,6 +567,7 @@ def test_parts_of_tables_are_taken_with_any_size_of_batches():
         assert [row["key"] for row in found] == [f"k{n % 7}" for n in range(first, first + count)]
 
 
+@pytest.mark.slow
 def test_the_time_for_a_long_name_does_not_grow_with_the_rows():
     long = "x" * 3_000_000
     body = arrow(pa.table({long: [True] * PUSH_ROWS, "v": [True] * PUSH_ROWS}))
@@ -622,6 +624,7 @@ def test_what_cannot_be_decompressed_is_refused(body, encoding, status, reason):
     assert caught.value.status == status and reason in caught.value.message
 
 
+@pytest.mark.slow
 def test_a_body_that_expands_without_end_takes_no_more_memory_than_the_limit():
     bomb = zlib.compressobj(1, wbits=31)
     parts = [bomb.compress(bytes(1 << 20)) for _ in range(200)]

@@ -292,9 +292,9 @@ class Subscription:
 
     def push_all_direct(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> bool:
         """As `push_direct`, for several packets with rows; `rows` and `size` are their sums. They
-        have to be queued also if they have several schemas."""
+        have to be queued also if they have several schemas, or only the latest may be sent."""
         sink = self.sink
-        if sink is None or self.queue:
+        if sink is None or self.queue or self._buffer.full == "latest":
             return False
         schema, current = packets[0].schema, self._schema
         if [packet.schema for packet in packets].count(schema) != len(packets):

@@ -49,8 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-_MODULES_MARKS = re.compile(r"^pytestmark = .*(?:\n[ \])].*)*", re.M)
-_MARK = re.compile(r"pytest\.mark\.(\w+)")
+_MODULES_MARKERS = re.compile(r"^pytestmark = .*(?:\n[ \])].*)*", re.M)
+_MARKER = re.compile(r"pytest\.\w+\.(\w+)")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -64,14 +64,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     folder = collection_path.is_dir()
     files = list(collection_path.rglob("test_*.py")) if folder else [collection_path]
-    return (bool(files) and all(_marks(file) & left_out for file in files)) or None
+    return (bool(files) and all(_markers(file) & left_out for file in files)) or None
 
 
 @cache
-def _marks(file: Path) -> set[str]:
-    """The marks of all tests in a file."""
-    found = _MODULES_MARKS.search(file.read_text("utf-8"))
-    return set(_MARK.findall(found[0])) if found else set()
+def _markers(file: Path) -> set[str]:
+    """The markers of all tests in a file."""
+    found = _MODULES_MARKERS.search(file.read_text("utf-8"))
+    return set(_MARKER.findall(found[0])) if found else set()
 
 
 def pytest_collection_finish() -> None:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import Phase
 
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 from tests.channels import test_memory as memory
@@ -19,6 +18,7 @@ from tests.channels import test_registry as registry
 from tests.channels import test_subscription as subscriptions
 from tests.channels.parts import Fault, Parts, faulty_tree, planted
 from tests.channels.registry_machine import RegistryMachine
+from tests.histories import play
 from tests.streams import test_ordering_producer as ordering
 from tests.streams import test_producer as producer
 
@@ -517,19 +517,9 @@ WITNESSES = {witness.__name__: witness for _, witness in FAULTS.values()}
 
 
 def run_machine(parts: Parts) -> None:
-    run_state_machine_as_test(
-        type("PlantedMachine", (RegistryMachine,), {"parts": parts}),
-        settings=settings(
-            max_examples=HISTORIES,
-            stateful_step_count=40,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate],
-        ),
-    )
+    machine = type("PlantedMachine", (RegistryMachine,), {"parts": parts})
+    once = {"derandomize": True, "database": None, "phases": [Phase.generate]}
+    play(machine, HISTORIES, steps=40, **once)
 
 
 def run_test(test: Callable[..., Any], parts: Parts, caplog: pytest.LogCaptureFixture) -> None:

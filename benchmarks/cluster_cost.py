@@ -93,8 +93,12 @@ async def measure(options: argparse.Namespace, url: str) -> list[tuple[float, fl
             grafana = await stack.enter_async_context(process.grafana({"rate": options.rate}))
             pids.append(process.pid)
             viewers.append([Viewer() for _ in range(options.channels)])
-            for number, viewer in enumerate(viewers[-1]):
-                await grafana.attach(f"ticks/{number}", viewer)
+            attached = (
+                grafana.attach(f"ticks/{number}", viewer)
+                for number, viewer in enumerate(viewers[-1])
+            )
+            while some := list(itertools.islice(attached, 100)):
+                await asyncio.gather(*some)
         return await print_run(options, "shared" if url else "local", viewers, pids)
 
 

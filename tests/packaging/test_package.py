@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from aiostream_ds import errors
 from aiostream_ds.packaging.findings import Level
 from aiostream_ds.packaging.known_faults import find_faults
 from aiostream_ds.packaging.package_check import check_folder
@@ -71,7 +72,7 @@ async def test_grafana_notices_a_killed_plugin_within_200_ms(
 def test_a_start_reads_one_file_with_all_modules_and_names_it_if_it_is_missing(
     plant: Path,
 ) -> None:
-    modules = marshal.loads((plant / "start.bin").read_bytes())
+    modules, *_ = marshal.loads((plant / "start.bin").read_bytes())
     assert {"asyncio", "aiostream_ds._process.runtime", "plant", "helper"} <= modules.keys()
     (plant / "start.bin").write_bytes(b"")
     done = subprocess.run([launcher_in(plant)], env={}, capture_output=True, text=True, check=False)
@@ -84,7 +85,7 @@ def test_a_start_reads_one_file_with_all_modules_and_names_it_if_it_is_missing(
 def test_a_packaged_start_imports_from_that_file_only(plant: Path) -> None:
     code = (
         "from aiostream_ds._process.entry import load_runtime; load_runtime(); import marshal, sys;"
-        " modules = marshal.load(open(sys.argv[1], 'rb')).keys();"
+        " modules = marshal.load(open(sys.argv[1], 'rb'))[0].keys();"
         " others = set(sys.modules) - modules - set(sys.argv[2].split());"
         " files = {n: getattr(sys.modules[n], '__file__', None) or '' for n in others};"
         " print(sorted(n for n, file in files.items() if file.endswith(('.py', '.pyc'))))"
@@ -104,6 +105,39 @@ def test_a_packaged_start_imports_from_that_file_only(plant: Path) -> None:
         check=True,
     )
     assert done.stdout == "[]\n"
+
+
+def test_every_module_in_an_archive_is_found_and_has_its_code(plant: Path) -> None:
+    code = (
+        "import marshal, sys; from importlib.util import find_spec;"
+        " _, archived, _ = marshal.load(open(sys.argv[1], 'rb'));"
+        " tops = sorted(name for name in archived if '.' not in name and name != 'antigravity');"
+        " specs = [find_spec(name) for name in tops];"
+        " assert all(spec.loader.get_code(spec.name) for spec in specs);"
+        " import argparse, html.parser, unittest.mock, xml.dom.minidom, aiostream_ds.access;"
+        " print(len(archived), argparse.__file__)"
+    )
+    done = subprocess.run(
+        [launcher_in(plant), "-c", code, plant / "start.bin"],
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count, file = done.stdout.split()
+    assert int(count) > 500
+    assert file.startswith(str(plant / "rt")), "paths are those of the files that were there"
+
+
+def test_the_lines_of_this_distribution_are_found_for_tracebacks(plant: Path) -> None:
+    code = (
+        "import linecache, aiostream_ds.errors as module;"
+        " print(*linecache.getlines(module.__file__, vars(module)), sep='')"
+    )
+    done = subprocess.run(
+        [launcher_in(plant), "-c", code], env={}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.rstrip("\n") == Path(errors.__file__).read_text().rstrip("\n")
 
 
 CHILD = """
@@ -278,18 +312,18 @@ def test_every_file_has_one_of_two_modes_and_its_bytecode(plant_zip: Path) -> No
     with zipfile.ZipFile(plant_zip) as archive:
         names = set(archive.namelist())
         modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
-        modules = marshal.loads(archive.read("acme-plant-datasource/start.bin"))
+        modules, archived, sources = marshal.loads(archive.read("acme-plant-datasource/start.bin"))
     executables = {name for name, mode in modes.items() if stat.S_IMODE(mode) == 0o755}
     assert {stat.S_IMODE(mode) for mode in modes.values()} == {0o644, 0o755}
     assert len(executables) == 3  # launcher, loader, interpreter
     root = "acme-plant-datasource/"
     assert all(name.startswith(root) for name in names)
     loaded_at_start = {root + path for _, path, _ in modules.values()}
-    for name in names:
-        if name.endswith(".py") and "/aiostream_ds/" in name:
-            folder, _, file = name.rpartition("/")
-            compiled = any(n.startswith(f"{folder}/__pycache__/{file[:-3]}.") for n in names)
-            assert compiled != (name in loaded_at_start), f"{name}: bytecode exactly once"
+    elsewhere = loaded_at_start | {root + path for _, path, *_ in archived.values()}
+    assert not modules.keys() & archived.keys()
+    assert not names & elsewhere - loaded_at_start, "bytecode exactly once"
+    ours = {name for name in (*modules, *archived) if name.partition(".")[0] == "aiostream_ds"}
+    assert ours == sources.keys(), "tracebacks show all lines of this distribution"
     twice = names & {path for path in loaded_at_start if path.endswith(".pyc")}
     assert root + "py/grpclib/server.py" not in names, "packages have bytecode only"
     assert {Path(path).stem for path in twice} <= BEFORE_START | {"__init__"}
@@ -300,8 +334,8 @@ BEFORE_START = {"aliases", "utf_8", "os"}
 
 
 def test_the_sizes_of_packages(plant_zip: Path, builtin_zip: Path) -> None:
-    assert plant_zip.stat().st_size < 37_000_000
-    assert builtin_zip.stat().st_size < 42_000_000, "with the clients of all sources"
+    assert plant_zip.stat().st_size < 31_000_000
+    assert builtin_zip.stat().st_size < 34_000_000, "with the clients of all sources"
 
 
 def test_two_builds_have_equal_bytes(

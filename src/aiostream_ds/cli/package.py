@@ -83,7 +83,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--small",
         action="store_true",
-        help="leave out docstrings, and modules of the standard library that nothing mentions",
+        help="leave out what is probably not used, and compress what a start does not import",
     )
     add("--whole-arrow", action="store_true", help="package all of pyarrow (Parquet, datasets, …)")
     add("--no-zip", action="store_true", help="make only the folder")

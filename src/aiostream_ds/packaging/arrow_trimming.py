@@ -6,8 +6,16 @@ from pathlib import Path
 
 from aiostream_ds.packaging.elf import drop_needed, read_elf
 from aiostream_ds.packaging.elf_library import shared_library
+from aiostream_ds.packaging.elf_sections import sections, symbols
+from aiostream_ds.packaging.unreachable_code import remove_unreachable
 
-__all__ = ["COMPUTE_SYMBOLS", "replace_compute", "trim_arrow", "trim_optional_arrow"]
+__all__ = [
+    "COMPUTE_SYMBOLS",
+    "remove_unreachable_code",
+    "replace_compute",
+    "trim_arrow",
+    "trim_optional_arrow",
+]
 
 _ARROW_UNUSED = ("libarrow_substrait.", "libarrow_dataset.", "libarrow_acero.", "libparquet.")
 """Libraries that pyarrow's core links but takes no symbol from."""
@@ -55,6 +63,13 @@ def _remove_from_arrow(folder: Path, modules: tuple[str, ...], unused: tuple[str
         reached += [n for n in needed if n in libraries and n not in reached]
     for name in libraries.keys() - set(reached):
         libraries[name].unlink()
+        _remove_modules(folder, name.partition(".")[0].removeprefix("_"))
+
+
+def _remove_modules(folder: Path, name: str) -> None:
+    """Remove the modules in Python that only make a removed module in C usable."""
+    (folder / f"{name}.py").unlink(missing_ok=True)
+    shutil.rmtree(folder / name, ignore_errors=True)
 
 
 _COMPUTE = "libarrow_compute."
@@ -116,3 +131,35 @@ def replace_compute(folder: Path) -> bool:
     functions = {symbol: code[machine] for symbol, code in COMPUTE_SYMBOLS.items()}
     found.write_bytes(shared_library(machine, found.name, functions))
     return True
+
+
+_CORE = "libarrow."
+
+
+def remove_unreachable_code(folder: Path) -> int:
+    """Overwrite the functions of libarrow that the other libraries in pyarrow's folder cannot
+    reach, such as those of cloud storage; returns their bytes. It is 0 for another machine, and for
+    a release without the table of symbols. The caller has to test the result."""
+    found = next(folder.glob(f"{_CORE}*"), None)
+    if found is None:
+        return 0
+    named: set[bytes] = set()
+    for path in folder.glob("*.so*"):
+        if path != found:
+            named |= _dynamic_names(path)
+    try:
+        data, count = remove_unreachable(found.read_bytes(), named)
+    except ValueError:
+        return 0
+    found.write_bytes(data)
+    return count
+
+
+def _dynamic_names(path: Path) -> set[bytes]:
+    """The names of symbols that a library takes from others or has for them."""
+    data = path.read_bytes()
+    try:
+        found = sections(data)
+    except ValueError:  # the library that replaces libarrow_compute has no sections
+        return {name.encode() for name in COMPUTE_SYMBOLS}
+    return {one.name for one in symbols(data, found[".dynsym"], found[".dynstr"])}

@@ -11,13 +11,14 @@ It is built in a temporary folder and moved when it is complete.
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiostream_ds.packaging.archive import set_modes, write_zip
 from aiostream_ds.packaging.arrow_trimming import (
+    remove_unreachable_code,
     replace_compute,
     trim_arrow,
     trim_optional_arrow,
@@ -305,7 +306,7 @@ class _Builder:
             )
         count = compile_all(root, runtime.library, small=self._config.small)
         progress.log(f"{count} files compiled")
-        count = write_preload(root, runtime)
+        count = write_preload(root, runtime, small=self._config.small)
         smoke_test(root, runtime)
         progress.log(
             f"smoke test passed: it imports ({count} modules at the start), encodes a frame"
@@ -325,15 +326,32 @@ class _Builder:
             trim_optional_arrow(folder, sources)
         else:
             trim_arrow(folder)
-            compute = {path: path.read_bytes() for path in folder.glob("libarrow_compute.*")}
-            if replace_compute(folder) and self._arrow_works(runtime):
-                return
-            for path, content in compute.items():
-                path.write_bytes(content)
         if not self._arrow_works(runtime):
             self._progress.warn("this release of pyarrow cannot be trimmed; all of it is packaged")
             shutil.rmtree(folder)
             copy_packages(self._root, [one for one in packages if one.name == "pyarrow"])
+            return
+        self._try(runtime, folder, "libarrow_compute.", replace_compute)
+        removed = self._try(runtime, folder, "libarrow.", remove_unreachable_code)
+        if removed:
+            self._progress.log(
+                f"pyarrow: {megabytes(removed)} of code that nothing in the package can reach "
+                "are left out"
+            )
+
+    def _try(
+        self, runtime: Runtime, folder: Path, library: str, change: Callable[[Path], int]
+    ) -> int:
+        """Change a library in pyarrow's folder, unless pyarrow then fails; returns what `change`
+        returned, or 0."""
+        before = {path: path.read_bytes() for path in folder.glob(f"{library}*")}
+        done = change(folder)
+        if done and not self._arrow_works(runtime):
+            for path, content in before.items():
+                path.write_bytes(content)
+            self._progress.warn(f"{library}so of this release of pyarrow cannot be made smaller")
+            return 0
+        return done
 
     def _arrow_works(self, runtime: Runtime) -> bool:
         try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aiostream_ds.packaging.findings import PackagingError
+from aiostream_ds.packaging.module_archives import PYC_HEADER, archive_modules, archive_sources
 from aiostream_ds.packaging.python_runtime import Runtime, run_python
 
 __all__ = ["PRELOAD", "compile_all", "write_preload"]
@@ -104,12 +105,12 @@ def _kinds(root: Path, library: str, small: bool) -> Iterator[tuple[str, Path]]:
 PRELOAD = "start.bin"
 """The name of the file with the modules of the start.
 
-It is a marshalled dict: name → (whether it is a package, path, code). start.py reads it once
-instead of searching several hundred files. Their bytecode is in this file only, except that of the
-modules without which no Python starts. Other modules are imported from their files.
+It is three marshalled dicts: name → (whether it is a package, path, code), and of the modules in
+archives name → `Archived`, and name → `ArchivePlace` of the source. start.py reads it once instead
+of searching several hundred files. The bytecode of the modules is in no other file, except that of
+the modules without which no Python starts. Other modules are imported from their files.
 """
 
-_PYC_HEADER = 16  # bytes before the code
 _MARSHAL_VERSION = 2  # without references: the same modules give the same bytes
 
 _LANDMARK = "os"  # by its file Python finds the standard library
@@ -153,19 +154,30 @@ print(json.dumps([early, names]))
 """
 
 
-def write_preload(root: Path, runtime: Runtime) -> int:
-    """Write PRELOAD; returns the number of modules in it.
+def write_preload(root: Path, runtime: Runtime, *, small: bool = False) -> int:
+    """Write PRELOAD and the archives, which are compressed if `small`; returns the number of
+    modules in PRELOAD.
 
     Raises:
         PackagingError: The package does not run.
     """
     early, found = json.loads(run_python(root, runtime, _LIST_MODULES).rpartition("\n")[2])
     table = {
-        name: (package, path, (root / compiled).read_bytes()[_PYC_HEADER:])
+        name: (package, path, (root / compiled).read_bytes()[PYC_HEADER:])
         for name, (package, path, compiled) in sorted(found.items())
     }
-    (root / PRELOAD).write_bytes(marshal.dumps(table, _MARSHAL_VERSION))
+    kept = {*early, _LANDMARK}
     for name, (_, _, compiled) in found.items():
-        if name not in early and name != _LANDMARK:
+        if name not in kept:
             (root / compiled).unlink()
+    packages = {name for name, (package, _, _) in found.items() if package}
+    can_unpack = any((root / runtime.library / "lib-dynload").glob("_lzma.*"))
+    archived = archive_modules(root, runtime, kept, packages, compressed=small and can_unpack)
+    sources = archive_sources(root, root / "py/aiostream_ds") if can_unpack else {}
+    content = (
+        table,
+        {name: tuple(module) for name, module in archived.items()},
+        {name: tuple(place) for name, place in sources.items()},
+    )
+    (root / PRELOAD).write_bytes(marshal.dumps(content, _MARSHAL_VERSION))
     return len(table)

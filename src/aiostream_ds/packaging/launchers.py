@@ -122,6 +122,9 @@ import sys
 HERE = __file__.rpartition("/")[0] or "."
 '''
 
+_BLOCKS = 4
+"""Unpacked blocks of modules, of 1 MB, that a process keeps."""
+
 _FLAGS = ("-I", "-S", "-B", "-E", "-s", "-X", "-W", "-O", "-c", "-m")
 """Options of Python with which modules such as multiprocessing start it."""
 
@@ -146,31 +149,61 @@ def read():
 
 
 def code(loader, name):
-    package, path, data = modules[name]
-    if data is None:  # imported once more
-        data = read()[name][2]
-    modules[name] = package, path, None
+    if name in archived:
+        data = unarchived(*archived[name][2:])
+    else:
+        package, path, data = modules[name]
+        if data is None:  # imported once more
+            data = read()[0][name][2]
+        modules[name] = package, path, None
     result = loads(data)
     _fix_co_filename(result, loader.path)
     return result
 
 
+def unarchived(archive, place, size, block, block_size):
+    if not block_size:
+        return part(archive, place, size)
+    data = blocks.get((archive, block))
+    if data is None:
+        from _lzma import LZMADecompressor  # in C: a module in an archive could not be its reader
+
+        data = LZMADecompressor().decompress(part(archive, block, block_size))
+        if len(blocks) >= {blocks}:  # what a package imports is in few of them
+            blocks.clear()
+        blocks[archive, block] = data
+    return data[place : place + size]
+
+
+def part(archive, place, size):
+    with open(HERE + "/" + archive, "rb") as file:
+        file.seek(place)
+        return file.read(size)
+
+
 class Source(SourceFileLoader):
     def get_code(self, name):
-        return code(self, name) if name in modules else super().get_code(name)
+        return code(self, name) if known(name) else super().get_code(name)
+
+    def get_source(self, name):  # for tracebacks
+        return unarchived(*sources[name]).decode() if name in sources else super().get_source(name)
 
 
 class Sourceless(SourcelessFileLoader):
     def get_code(self, name):
-        return code(self, name) if name in modules else super().get_code(name)
+        return code(self, name) if known(name) else super().get_code(name)
+
+
+def known(name):
+    return modules.get(name) or archived.get(name)
 
 
 class Preloaded:
-    # Finds the modules in start.bin; sys.path has the others.
+    # Finds the modules in start.bin and in archives; sys.path has the others.
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        entry = modules.get(name)
+        entry = known(name)
         if entry is None:
             return None
         file = HERE + "/" + entry[1]
@@ -181,8 +214,9 @@ class Preloaded:
         )
 
 
+blocks = {{}}
 try:
-    modules = read()
+    modules, archived, sources = read()
 except (OSError, EOFError, ValueError, TypeError) as error:
     sys.stderr.write(
         '{{"@level": "error", "@module": "start", "@message": "the package is incomplete: '
@@ -275,7 +309,7 @@ def start_file(runtime: str, target: tuple[str, str] | None, executable: str) ->
     `target` is a module and a class, or None for the built-in plugin; `executable` is the name of
     the launcher.
     """
-    bundled = _BUNDLED.format(executable=executable, flags=_FLAGS)
+    bundled = _BUNDLED.format(executable=executable, flags=_FLAGS, blocks=_BLOCKS)
     paths = bundled if runtime == "bundled" else _HOST
     end = _BUILTIN if target is None else _CLASS.format(module=target[0], name=target[1])
     return _HEAD + paths + _COMMAND + end

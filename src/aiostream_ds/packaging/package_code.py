@@ -46,9 +46,10 @@ _UNUSED = (
         f"aiostream_ds/packaging/{module}.py"
         for module in """
         archive arrow_trimming boilerplate build build_config bytecode compression contents costs
-        dependencies deployment elf_library foreign_python go_build_info image known_faults
-        linked_libraries package_check package_code package_layout python_files python_runtime sbom
-        secret_check smoke_test strip system_packages unused_modules
+        dependencies deployment elf_library elf_sections foreign_python go_build_info image
+        known_faults linked_libraries module_archives package_check package_code package_layout
+        python_files python_runtime sbom secret_check smoke_test strip system_packages
+        unreachable_code unused_modules unwind_tables
         """.split()
     ),
 )

@@ -22,7 +22,7 @@ _ALWAYS = {
         "json",
         "logging",
     ),
-    *("multiprocessing", "os", "re", "runpy", "traceback", "zoneinfo"),
+    *("_lzma", "multiprocessing", "os", "re", "runpy", "traceback", "zoneinfo"),
 }
 """What Python itself, start.py or binaries import."""
 

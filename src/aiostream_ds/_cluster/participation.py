@@ -133,8 +133,7 @@ class Participation:
         began, delay = anyio.current_time(), RETRY
         while True:
             try:
-                # for each message that is appended: a scope of anyio takes longer
-                async with asyncio.timeout(self.node.lease.seconds):
+                with anyio.fail_after(self.node.lease.seconds):
                     return await call(*arguments)
             except (EngineError, TimeoutError) as error:
                 reason = str(error) or "no answer in time"

@@ -6,7 +6,12 @@ import pytest
 from aiostream_ds._cluster.engine import START
 from aiostream_ds._cluster.message_cipher import Cipher
 from aiostream_ds._store_replication import store_replica
-from aiostream_ds._store_replication.store_entries import StoreEntry, StoreEntryCodec, new_tag
+from aiostream_ds._store_replication.store_entries import (
+    NO_TAG,
+    StoreEntry,
+    StoreEntryCodec,
+    new_tag,
+)
 from aiostream_ds._store_replication.store_replica import SHARED_OWNER
 from aiostream_ds.sources.push import Pushed
 from aiostream_ds.stores.channel_tables import now_ms
@@ -15,7 +20,7 @@ from aiostream_ds.stores.sqlite_writer import ReplicaBatch
 from tests.cluster.model_engine import ModelServer
 
 from .test_shared_store_log import log_of
-from .test_shared_stores import TIME, Servers, agree, engine_of, push, servers
+from .test_shared_stores import TIME, Servers, agree, engine_of, push, servers, stored
 
 pytestmark = pytest.mark.slow
 
@@ -112,3 +117,28 @@ async def test_an_entry_is_found_void_once(tmp_path):
         await agree(found.all, 7)
         page = await engine_of(found.open[3]).read(log_of(engine), START, 100)
         assert len(page.entries) <= 1 + 1 + 3 + 6 + 2  # rows, garbage, one decision of each server
+
+
+async def test_what_precedes_the_first_entry_that_can_be_read_counts_until_it_is_void(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store_replica, "WAIT_SECONDS", 2.0)
+    async with servers(tmp_path, number=1, engine=ModelServer(), cipher=Cipher([OLD])) as found:
+        await push(found.all[0], "a", 0)
+        await found.stop(0)
+        await found.start(0, cipher=both())
+        name = (await found.open[0].data_source(Pushed))._store._replica.name
+        rows = split_rows([{"time": TIME + 99, "n": 99}], now_ms())
+        batch = ReplicaBatch("a", 1, rows, None, now_ms())
+        entry = StoreEntry.of(new_tag(), NO_TAG, "e", [batch])  # overtaken: also a first one
+        payload = StoreEntryCodec(name, Cipher([NEW])).encode(entry)
+        found.engine.take(name, SHARED_OWNER, payload)
+        await found.start(1, cipher=replaced())
+        body = b'[{"time": %d, "n": 1}]' % TIME
+        answer = await found.open[1].resource("push/a", method="POST", body=body)
+        assert answer.status == 503 and b"cluster_encryption_keys" in answer.body, answer
+        assert (await stored(found.open[1]))[0] == []
+        await found.stop(1)
+        await found.start(1, cipher=both())
+        await push(found.open[1], "a", 2)
+        assert [n for _, n in await agree(found.all, 2)] == [0, 2]

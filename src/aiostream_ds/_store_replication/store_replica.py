@@ -507,25 +507,27 @@ class StoreReplica:
     async def _link_by_tags(self) -> None:
         places, unreadable = await self._places()
         chain = self.chain
+        undecided = [id for id in unreadable if self._is_undecided(id)]
         if not places:
-            await self._void.decide([id for id in unreadable if self._is_undecided(id)])
+            await self._void.decide(undecided)
             await self._begin_log()
             return
         tags = [place.tag for place in places]
         if chain.tag in tags:
-            self._read_from(places[tags.index(chain.tag)])
+            self._read_from(places[tags.index(chain.tag)].id)
             return
+        # the store may lack an entry that cannot be read and comes first: it is decided before
         successor = successor_of(places, chain.tag)
         if successor is not None:
-            self._read_from(places[successor])
+            self._read_from(min([places[successor].id, *undecided]))
             return
         known = [number for number, tag in enumerate(tags) if chain.knows(tag)]
         if known:
-            await self._rebase(tags[known[-1]], places[known[-1]])
+            await self._rebase(tags[known[-1]], places[known[-1]].id)
             return
         for place in places:
             if chain.tag != NO_TAG and chain.knows(place.after):
-                await self._rebase(place.after, place)
+                await self._rebase(place.after, min([place.id, *undecided]))
                 return
         if await self._filler.fill():
             self._must_link = True
@@ -552,9 +554,9 @@ class StoreReplica:
                 return without_void(found, self._void), unreadable
             after = page.entries[-1].id
 
-    def _read_from(self, place: Place) -> None:
+    def _read_from(self, first: EntryId) -> None:
         """Apply the log from an entry on, as the next steps."""
-        self._seen = before(place.id)
+        self._seen = before(first)
         self._must_read = True
 
     async def _begin_log(self) -> None:
@@ -567,11 +569,11 @@ class StoreReplica:
         await self._node.engine.take(self.name, SHARED_OWNER, self._codec.encode(entry))
         self._must_link = True
 
-    async def _rebase(self, tag: bytes, place: Place) -> None:
+    async def _rebase(self, tag: bytes, first: EntryId) -> None:
         """The log does not have the last entries of the store, and may have others instead: apply
-        these, from a place on, and write the rows again."""
+        these, from an entry on, and write the rows again."""
         await self.rewind(tag)
-        self._read_from(place)
+        self._read_from(first)
 
     async def rewind(self, tag: bytes) -> None:
         """Go back to an entry; the rows after it are written to the log again."""
@@ -602,4 +604,4 @@ class StoreReplica:
         if place.epoch != self.chain.epoch and overlap(places[start:], self.lasts):
             raise other_history(self.store)
         self.chain.adopt(place.after, START, self.chain.epoch, [])
-        self._read_from(place)
+        self._read_from(place.id)

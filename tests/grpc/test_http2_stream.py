@@ -1,6 +1,7 @@
 """The encoding of messages, the write buffer, and one connection on the event loop."""
 
 import asyncio
+import socket
 import struct
 
 import h2.connection
@@ -10,6 +11,7 @@ import pytest
 
 from aiostream_ds._frames.packet import Packet, Schema, render
 from aiostream_ds._grafana.packet_delivery import packet_message
+from aiostream_ds._grpc import write_buffer
 from aiostream_ds._grpc.call import Codec
 from aiostream_ds._grpc.http2_stream import CallStream, StreamClosedError
 from aiostream_ds._grpc.methods import bidi_stream
@@ -147,6 +149,20 @@ async def test_parts_are_written_at_once_after_what_is_buffered_and_not_copied()
     transport.close()
     protocol.write_buffer.write_parts([data])
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("pauses", [write_buffer._WRITELINES_PAUSES, False])
+async def test_parts_pause_the_writer_of_a_host_that_does_not_read(monkeypatch, pauses):
+    """With CVE-2024-12254 `writelines` does not."""
+    monkeypatch.setattr(write_buffer, "_WRITELINES_PAUSES", pauses)
+    ours, host = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.create_connection(Server({}).new_connection, sock=ours)
+    assert protocol.connection.writable
+    protocol.write_buffer.write_parts([b"head", memoryview(bytes(4 << 20))])
+    assert not protocol.connection.writable
+    transport.abort()
+    host.close()
 
 
 async def test_the_frames_of_a_large_answer_are_written_without_a_copy():

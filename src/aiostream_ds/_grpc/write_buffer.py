@@ -3,6 +3,7 @@ iteration of the event loop.
 """
 
 import asyncio
+import sys
 from typing import Any
 
 __all__ = ["FLUSH_BYTES", "FLUSH_CHUNKS", "WriteBuffer"]
@@ -14,6 +15,11 @@ yields to the event loop. A batch of rows is half as large, so it is written who
 FLUSH_CHUNKS = 8
 """Buffered writes at which the buffer is flushed at once: when many channels emit in the same
 iteration, the first one waits for few others."""
+
+_WRITELINES_PAUSES = not (
+    (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
+)
+"""Whether asyncio pauses the writer of a slow host after `writelines`, too: CVE-2024-12254."""
 
 
 class WriteBuffer:
@@ -43,8 +49,12 @@ class WriteBuffer:
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
         """Write `parts`, after what is buffered, at once and without a copy of them."""
         chunks, self._chunks, self._size = self._chunks, [], 0
-        if not self.is_closing():
+        if self.is_closing():
+            return
+        if _WRITELINES_PAUSES:
             self._transport.writelines([*chunks, *parts])
+        else:
+            self._transport.write(b"".join([*chunks, *parts]))
 
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False

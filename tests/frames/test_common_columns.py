@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds._frames import columns, json
+from aiostream_ds._frames import columns, common_columns, json
 from aiostream_ds._frames.common_columns import CommonCaseWriter, validated_type
 from aiostream_ds._frames.frame import Field, FieldType
 
@@ -41,8 +41,8 @@ def test_a_row_is_written_as_the_general_path_writes_columns_of_length_one(drawn
     types = [kind for kind, _ in drawn]
     row = [values[0] for _, values in drawn]
     for nullable in ((), range(len(types))):
-        written = CommonCaseWriter(types, nullable=nullable).row(row)
-        if written is not None:
+        writer = CommonCaseWriter(types, nullable=nullable)
+        for written in filter(None, (writer.row(row), writer.row(row))):
             assert written == general_data(types, [[value] for value in row])
 
 
@@ -92,8 +92,20 @@ def test_columns_with_missing_values_take_the_fast_path_only_if_they_may_have_so
     nullable = CommonCaseWriter([kind], nullable=[0])
     written = json.data([Field("c", values, kind, nullable=True)])
     assert nullable.data([values]) == written and CommonCaseWriter([kind]).data([values]) is None
-    assert nullable.row((None,)) == b'{"values":[[null]]}'
+    assert [nullable.row((None,)) for _ in range(2)] == [None, b'{"values":[[null]]}']
     assert CommonCaseWriter([kind]).row((None,)) is None
+
+
+def test_no_function_is_made_for_rows_that_miss_values_at_random(monkeypatch):
+    made = []
+    make = common_columns.row_function
+    monkeypatch.setattr(
+        common_columns, "row_function", lambda *each: made.append(each) or make(*each)
+    )
+    writer = CommonCaseWriter([FieldType.FLOAT64] * 12, nullable=range(12))
+    rows = [tuple(None if n >> bit & 1 else 0.5 for bit in range(12)) for n in range(1 << 12)]
+    assert [row for row in rows if writer.row(row) is not None] == rows[:1]
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ class CommonCaseWriter:
         self._nullable = frozenset(nullable)
         self._cases = [_COMMON_CASES.get(each, _NO_COMMON_CASE) for each in types]
         self._numbers_only = _NO_COMMON_CASE not in self._cases
-        self._row_functions: dict[tuple[type, ...], WriteRow] = {}  # by the types of the values
+        self._row_functions: dict[tuple[type, ...], WriteRow | None] = {}  # by types of values
         self._times = [n for n, each in enumerate(types) if each is FieldType.TIME]
         self._array_kinds: list[tuple[type, Any, int]] = []  # of the last arrays that were common
 
@@ -222,7 +222,10 @@ class CommonCaseWriter:
         return None if write is None else write(*values)
 
     def _find_row_function(self, kinds: tuple[type, ...]) -> WriteRow | None:
-        """The function for a row with values of these types. None: one of them is not common."""
+        """The function for a row with values of these types. None: one of them is not common, or
+        a row misses these values for the first time. To make a function takes as long as to write
+        twenty rows without it, and where values are missing at random, hardly two rows are alike.
+        """
         for index, (kind, case, wanted) in enumerate(
             zip(kinds, self._cases, self._types, strict=True)
         ):
@@ -233,6 +236,9 @@ class CommonCaseWriter:
                 return None
         if len(self._row_functions) >= _MAX_FORMATS:
             self._row_functions.clear()
+        if _NONE in kinds and kinds not in self._row_functions:
+            self._row_functions[kinds] = None
+            return None
         self._row_functions[kinds] = write = row_function(kinds, tuple(self._types))
         return write
 

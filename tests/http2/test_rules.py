@@ -13,6 +13,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._grafana import packet_delivery
 from aiostream_ds._grafana.packet_delivery import packet_message, send_packets
 from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 from aiostream_ds._http2.headers import find_malformation
@@ -378,6 +379,24 @@ async def test_several_packets_above_the_window_are_all_refused():
     assert subscription.sink.write(None, Packet(SCHEMA, b"2", 1))
     await host.settle()
     assert host.bodies[number] == packet_message(None, Packet(SCHEMA, b"2", 1))
+    await host.leave()
+
+
+async def test_packets_that_are_too_much_for_one_write_are_not_joined_in_vain(monkeypatch):
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription), initial_window_size=1 << 20)
+    host.h2.increment_flow_control_window(1 << 20)
+    host.request()
+    host.deliver()
+    await host.settle()
+    joined = []
+    monkeypatch.setattr(
+        packet_delivery, "_messages_of_one_schema", lambda *each: joined.append(each) or b""
+    )
+    for size, expected in ((FLUSH_BYTES // 2, 1), (FLUSH_BYTES // 2 + 1, 1)):
+        packets = [Packet(SCHEMA, b"1" * size, 1)] * 2
+        subscription.sink.write_all(None, packets, 2 * size)
+        assert len(joined) == expected
     await host.leave()
 
 

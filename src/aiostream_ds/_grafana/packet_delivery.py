@@ -217,7 +217,7 @@ class PacketWriter:
 
     def write_all(self, schema: Schema | None, packets: Sequence[Packet], size: int, /) -> bool:
         """See `DirectWriter.write_all`."""
-        if self._writing or size > self._stream.free_window:
+        if self._writing or size > min(self._stream.free_window, FLUSH_BYTES):
             return False
         if not self._call.sent and not self._begin_response():
             return False

@@ -42,7 +42,7 @@ _TRAP = b"\xcc"  # stops the process, if a function is called after all
 
 _WORD = 8  # bytes of an address
 _STUB = 16  # bytes of an entry of .plt
-_HEAD, _NEAR = 32, 1 << 16  # bytes of the start of a function that jumps from near it may skip
+_HEAD, _NEAR = 64, 1 << 16  # bytes of the start of a function that jumps from near it may skip
 
 _STUBS, _SLOTS = ".plt", ".got"  # code that jumps to a slot, and slots with single addresses
 _VIRTUAL = (b"_ZTV", b"_ZTC", b"_ZTT")  # the names of tables of virtual functions

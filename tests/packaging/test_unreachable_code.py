@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aiostream_ds.packaging.arrow_trimming import remove_unreachable_code
 from aiostream_ds.packaging.elf_sections import sections, symbols
 from aiostream_ds.packaging.unreachable_code import remove_unreachable
 
@@ -138,6 +139,25 @@ def test_the_table_of_exceptions_has_no_removed_function(library: Path) -> None:
     kept = after[handlers.offset : handlers.offset + handlers.size]
     assert kept != before[handlers.offset : handlers.offset + handlers.size]
     assert any(kept)
+
+
+def test_what_a_library_of_another_package_takes_is_kept(library: Path) -> None:
+    root = library.parent / "package"
+    arrow, native = root / "py/pyarrow/libarrow.so.1", root / "app/plant/native.so"
+    user = library.parent / "user.cpp"
+    user.write_text('extern "C" int unused(int); int take(int x) { return unused(x); }')
+    for path, made_of in (
+        (arrow, [library.with_suffix(".cpp"), f"-Wl,-soname,{arrow.name}"]),
+        (native, [user, arrow]),
+    ):
+        path.parent.mkdir(parents=True)
+        subprocess.run(["g++", "-O2", "-fPIC", "-shared", "-o", path, *made_of], check=True)
+    (root / "py/notes.sorted").write_text("no library")
+    before = arrow.read_bytes()
+    assert remove_unreachable_code(arrow.parent) > 0
+    removed = removed_functions(before, arrow.read_bytes())
+    assert "unused_class" in removed and not {"unused", "_ZL6hiddeni"} & removed
+    assert call(arrow, "unused:2") == [12]
 
 
 def test_a_library_without_its_symbols_is_refused(library: Path) -> None:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from aiostream_ds.packaging.elf import drop_needed, read_elf
+from aiostream_ds.packaging.elf import drop_needed, is_elf, read_elf
 from aiostream_ds.packaging.elf_library import shared_library
 from aiostream_ds.packaging.elf_sections import sections, symbols
 from aiostream_ds.packaging.unreachable_code import remove_unreachable
@@ -137,15 +137,16 @@ _CORE = "libarrow."
 
 
 def remove_unreachable_code(folder: Path) -> int:
-    """Overwrite the functions of libarrow that the other libraries in pyarrow's folder cannot
-    reach, such as those of cloud storage; returns their bytes. It is 0 for another machine, and for
-    a release without the table of symbols. The caller has to test the result."""
+    """Overwrite the functions of libarrow that the other libraries in pyarrow's folder, and those
+    of the package that are linked with it, cannot reach, such as those of cloud storage; returns
+    their bytes. It is 0 for another machine, and for a release without the table of symbols. The
+    caller has to test the result."""
     found = next(folder.glob(f"{_CORE}*"), None)
     if found is None:
         return 0
     named: set[bytes] = set()
-    for path in folder.glob("*.so*"):
-        if path != found:
+    for path in folder.parents[1].rglob("*.so*"):
+        if path != found and (path.parent == folder or _is_linked_with_arrow(path)):
             named |= _dynamic_names(path)
     try:
         data, count = remove_unreachable(found.read_bytes(), named)
@@ -153,6 +154,12 @@ def remove_unreachable_code(folder: Path) -> int:
         return 0
     found.write_bytes(data)
     return count
+
+
+def _is_linked_with_arrow(path: Path) -> bool:
+    if not path.is_file() or not is_elf(path):
+        return False
+    return any(name.startswith("libarrow") for name in read_elf(path).needed)
 
 
 def _dynamic_names(path: Path) -> set[bytes]:

@@ -75,8 +75,9 @@ def archive_modules(
 ) -> dict[str, Archived]:
     """Move bytecode into archives; returns the places of the modules by their names.
 
-    Files of authors, the modules `kept`, and packages that look for modules in their folders stay.
-    `packages` are those whose code is in start.bin.
+    Files of authors, the modules `kept`, and packages that look for modules in their folders stay;
+    all packages, if a file of the author looks for modules: it may be in theirs. `packages` are
+    those whose code is in start.bin.
     """
     library, py = root / runtime.library, root / "py"
     found: dict[str, Archived] = {}
@@ -85,9 +86,12 @@ def archive_modules(
     found |= _write(root, library, _importable(modules, packages, kept), compressed)
     shadowed = {path.name.partition(".")[0] for path in (*tops, *(root / "app").glob("*"))}
     shadowed |= {path.name.partition(".")[0] for path in (library / "lib-dynload").glob("*")}
+    files = (path.read_bytes() for path in (root / "app").rglob("*.py"))
+    is_any_searched = any(_DISCOVERS.search(content) for content in files)
     for top in sorted(py.iterdir()):
         modules = _modules(py, top) if top.is_dir() and top.name not in shadowed else []
-        if top.name == "aiostream_ds" or not _looks_for_modules(modules):
+        is_searched = is_any_searched or _looks_for_modules(modules)
+        if top.name == "aiostream_ds" or not is_searched:
             known = _importable(modules, packages, kept, top.name)
             found |= _write(root, top, known, compressed)
     return found

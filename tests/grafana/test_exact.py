@@ -3,6 +3,7 @@ running stream serves the exact and the stock channel."""
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import ClassVar
 
 import anyio
@@ -27,6 +28,7 @@ from aiostream_ds import (
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._grafana import replay
 from aiostream_ds._grafana.exact_delivery import HEARTBEAT
+from aiostream_ds._grafana.replay import COLUMNS_WAIT
 from aiostream_ds.decorators import CursorStream
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 
@@ -655,6 +657,7 @@ class Undeclared(DataSource):
     rows: ClassVar[list[dict[str, int]]] = []
     reads: ClassVar[list[HistoryRange]] = []
     problem: ClassVar[Exception | None] = None
+    seconds: ClassVar[float] = 0
 
     @stream("dicts", cursor="n")
     async def dicts(self, after: Cursor) -> Rows:
@@ -664,6 +667,7 @@ class Undeclared(DataSource):
     @dicts.history
     async def read(self, history_range: HistoryRange) -> HistoryPage:
         self.reads.append(history_range)
+        await anyio.sleep(self.seconds)
         if self.problem is not None:
             raise self.problem
         after = -1 if history_range.after is None else history_range.after
@@ -677,7 +681,7 @@ class Undeclared(DataSource):
 @pytest.fixture
 def undeclared():
     Undeclared.rows = [{"time": START + n, "n": n} for n in range(1, 4)]
-    Undeclared.reads, Undeclared.problem = [], None
+    Undeclared.reads, Undeclared.problem, Undeclared.seconds = [], None, 0
     return Undeclared
 
 
@@ -729,3 +733,13 @@ async def test_a_stream_runs_while_its_columns_cannot_be_read(undeclared, caplog
         await anyio.sleep(HEARTBEAT + 1)
     assert viewer.position is not None and viewer.position.value == 3
     assert "dicts: the columns are unknown: away" in caplog.text
+
+
+async def test_a_stream_waits_for_its_columns_for_a_limited_time(undeclared, caplog):
+    undeclared.seconds = inf
+    async with serve_in_memory(undeclared) as grafana:
+        with anyio.fail_after(10):
+            viewer = await grafana.follow("x/dicts")
+        await anyio.sleep(HEARTBEAT + COLUMNS_WAIT + 1)
+    assert viewer.position is not None and viewer.position.value == 3
+    assert f"its newest row was not read within {COLUMNS_WAIT:g} s" in caplog.text

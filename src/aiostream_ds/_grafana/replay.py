@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import anyio
 import msgspec
 from msgspec.structs import replace
 
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from aiostream_ds._grafana.shared_streams import SharedStreams
 
 __all__ = [
+    "COLUMNS_WAIT",
     "OPEN_END",
     "REPLAY_ROWS",
     "RowReplay",
@@ -77,6 +79,10 @@ log = get_logger(__name__)
 
 REPLAY_ROWS = 5_000
 """Most rows in one answer of the resource `replay/rows`."""
+
+COLUMNS_WAIT = 2.0
+"""Seconds for which a subscription and the start of a stream wait for the row that has the columns:
+the rows that come do not need it."""
 
 _NUMBERS = CursorKind("")
 """The numbers of rows in a log: those of a stream whose rows have no cursor."""
@@ -161,16 +167,21 @@ class RowReplay:
     async def learn_columns(self, request: ChannelRequest) -> None:
         """Read the newest row of a stream with a cursor if its columns are not known and nothing
         else has to read it: the epoch covers the columns, and a panel that gets another epoch loads
-        its history again. An error is logged; the next row has the columns, too."""
+        its history again. An error, or that it takes longer than `COLUMNS_WAIT`, is logged; the
+        next row has the columns, too."""
         if request.stream.options.cursor is None or self.schema(request) is not None:
             return
         if request.stream.last is None and shared_streams(request) is None:
             return  # the run reads the row
         try:
-            with isolate():
+            with anyio.move_on_after(COLUMNS_WAIT) as scope, isolate():
                 await self._frame(request, await self.read_history(request, _any_time(limit=1)))
+            late = f"its newest row was not read within {COLUMNS_WAIT:g} s"
+            problem = late if scope.cancelled_caught else ""
         except Exception as error:
-            log.warning("%s: the columns are unknown: %s", request.path, message_of(error))
+            problem = message_of(error)
+        if problem:
+            log.warning("%s: the columns are unknown: %s", request.path, problem)
 
     async def _ask_last(self, request: ChannelRequest, name: str) -> Cursor:
         last = await call_method(request.instance.source, name, **request.arguments)

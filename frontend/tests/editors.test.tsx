@@ -256,6 +256,7 @@ describe("sections", () => {
             key: { anyOf: [{ type: "string", section: "TLS" }, { type: "null" }], default: null },
             token: { type: "string", writeOnly: true, section: "Login" },
             rules: { title: "Rules", default: null, section: "Rules" },
+            parts: { type: "array", items: {}, default: [], section: "Parts" },
             labels: { type: "object", additionalProperties: { type: "string" }, default: {}, section: "Rules" },
           },
         },
@@ -271,7 +272,7 @@ describe("sections", () => {
     serve(SECTIONS);
     const { saved, user } = await openSettings();
     const titles = screen.getAllByRole("button").map((button) => button.textContent);
-    expect(titles).toEqual(["TLSCA, Key", "LoginToken", "RulesRules, Labels", "AdvancedRetries"]);
+    expect(titles).toEqual(["TLSCA, Key", "LoginToken", "RulesRules, Labels", "PartsParts", "AdvancedRetries"]);
     expect(screen.queryByLabelText("Retries")).toBeNull();
     await user.click(header("Advanced"));
     await user.type(input("Retries"), "3");
@@ -296,6 +297,17 @@ describe("sections", () => {
     expect(saved().jsonData).toEqual({ rules: [1] });
     fireEvent.change(input("Rules"), { target: { value: '{"a": 2}' } });
     expect(saved().jsonData).toEqual({ rules: { a: 2 } });
+  });
+
+  test("keep what is typed in the entries of a list when another one is removed", async () => {
+    serve(SECTIONS);
+    const { user } = await openSettings({ jsonData: { parts: [null, null] } });
+    fireEvent.change(input("Parts 2"), { target: { value: "[" } });
+    await user.click(screen.getByLabelText("Remove Parts 1"));
+    expect(input("Parts 1").value).toBe("[");
+    await user.click(screen.getByLabelText("Remove Parts 1"));
+    await user.click(screen.getByLabelText("Add to Parts"));
+    expect(input("Parts 1").value).toBe("");
   });
 
   test("are open when one of their values or secrets is set", async () => {

@@ -132,6 +132,8 @@ function Settings({ store, schema }: { store: Store; schema: PluginSchema }): Re
       ) : null}
       {source?.help ? <p>{source.help}</p> : null}
       <Form
+        // fields of another source may have the same names
+        key={source?.name}
         fields={fields}
         values={values}
         onChange={setValues}

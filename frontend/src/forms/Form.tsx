@@ -55,6 +55,31 @@ function useDraft<T>({ drafts }: FieldContext, key: string): [T | undefined, (dr
   return [draft, change];
 }
 
+/** Moves the drafts of the entries after a removed one to their new paths; the first result is
+ * part of the entries' keys, so that they get these drafts. */
+function useRemovals({ drafts }: FieldContext, path: string): [number, (index: number) => void] {
+  const [removals, setRemovals] = React.useState(0);
+  const remove = (index: number) => {
+    const moved = [...drafts].flatMap(([key, draft]): [string, unknown][] => {
+      const [head, rest = ""] = split(key, `:${path}[`);
+      const at = parseInt(rest);
+      if (!rest || head.includes(":") || at < index) {
+        return [];
+      }
+      drafts.delete(key);
+      return at > index ? [[`${head}:${path}[${at - 1}${rest.slice(String(at).length)}`, draft]] : [];
+    });
+    moved.forEach(([key, draft]) => drafts.set(key, draft));
+    setRemovals(removals + 1);
+  };
+  return [removals, remove];
+}
+
+function split(text: string, separator: string): string[] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text] : [text.slice(0, at), text.slice(at + separator.length)];
+}
+
 interface FieldsProps {
   fields: Field[];
   values: Values;
@@ -418,6 +443,7 @@ function parseJson(text: string, { objectsOnly }: JsonField): { value?: unknown;
 function ListInput({ field, value, onChange, context, path }: FieldProps<ListField>) {
   const { List, Entry } = context.widgets;
   const entries = entriesOf(value, field.default);
+  const [removals, remove] = useRemovals(context, path);
   const change = (next: unknown[]) => onChange(next.length || hasEntries(field.default) ? next : undefined);
   const isFull = field.maxItems !== undefined && entries.length >= field.maxItems;
   const locked = context.disabled;
@@ -428,12 +454,13 @@ function ListInput({ field, value, onChange, context, path }: FieldProps<ListFie
     >
       {entries.map((entry, index) => (
         <Entry
-          key={index}
+          key={`${removals} ${index}`}
           removeLabel={`Remove ${field.label} ${index + 1}`}
           onRemove={
             locked
               ? undefined
               : () => {
+                  remove(index);
                   change(entries.filter((_, other) => other !== index));
                   context.onDone?.();
                 }
@@ -476,6 +503,7 @@ function MapInput({ field, value, onChange, context, path }: FieldProps<MapField
   const [draft, setDraft] = useDraft<Pair[]>(context, `map:${path}`);
   const isSame = draft && JSON.stringify(Object.fromEntries(withNames(draft))) === JSON.stringify(saved);
   const pairs = isSame ? draft : Object.entries(saved);
+  const [removals, remove] = useRemovals(context, path);
   const change = (next: Pair[]) => {
     setDraft(next);
     const values = Object.fromEntries(withNames(next));
@@ -491,12 +519,13 @@ function MapInput({ field, value, onChange, context, path }: FieldProps<MapField
     >
       {pairs.map(([key, entry], index) => (
         <Entry
-          key={index}
+          key={`${removals} ${index}`}
           removeLabel={`Remove ${field.label} ${index + 1}`}
           onRemove={
             locked
               ? undefined
               : () => {
+                  remove(index);
                   change(pairs.filter((_, other) => other !== index));
                   context.onDone?.();
                 }

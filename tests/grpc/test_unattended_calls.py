@@ -167,10 +167,11 @@ async def test_a_call_with_a_deadline_begins_without_a_task_and_ends_at_it():
     await host.leave()
 
 
-async def test_a_call_with_an_invalid_deadline_does_not_begin():
+@pytest.mark.parametrize("timeout", ["", "5", "9" * 400 + "S", "9" * 400 + "n"])
+async def test_a_call_with_an_invalid_deadline_does_not_begin(timeout):
     method = Begun()
     host = method.host()
-    invalid = host.request(RUN, headers=[("grpc-timeout", "")], message=message("b"))
+    invalid = host.request(RUN, headers=[("grpc-timeout", timeout)], message=message("b"))
     await host.settle()
     assert (method.begun, method.run_with) == ([], [])
     assert host.ended[invalid] == str(Status.INVALID_ARGUMENT.value)

@@ -215,13 +215,12 @@ class _ConnectionCalls:
         from grpclib.metadata import decode_timeout  # imports multidict
 
         try:
-            seconds = decode_timeout(grpc_timeout)
-        except ValueError:
+            call.deadline = self._loop.time() + decode_timeout(grpc_timeout)
+        except (ValueError, OverflowError):
             raise GRPCError(
                 Status.INVALID_ARGUMENT,
-                f"grpc-timeout must be digits and one of HMSmun, got {grpc_timeout!r}",
+                f"grpc-timeout must be 1 to 8 digits and one of HMSmun, got {grpc_timeout!r}",
             ) from None
-        call.deadline = self._loop.time() + seconds
         call.timer = self._loop.call_at(
             call.deadline, self._expired, call, context=self._timer_context
         )

@@ -174,6 +174,20 @@ async def test_events_with_ids_resume():
             assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 0
 
 
+async def test_a_stream_that_begins_at_an_id_of_the_settings_resumes_after_its_events():
+    with EventServer() as server:
+        async with served(server, headers={"last-event-id": "0"}) as grafana:
+            viewer = await follow(grafana, server)
+            assert server.requests[-1].getall("Last-Event-ID") == ["0"]
+            server.publish(rows(1, 2))
+            await viewer.take(2)
+            server.stop()
+            server.publish(rows(3))
+            server.start()
+            assert (await viewer.next())["n"] == 3
+            assert server.requests[-1].getall("Last-Event-ID") == ["2"]
+
+
 async def test_an_id_is_not_kept_for_later_viewers():
     with EventServer() as server:
         async with served(server) as grafana:

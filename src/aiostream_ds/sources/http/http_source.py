@@ -180,15 +180,15 @@ class Http(DataSource[HttpSourceSettings]):
         return self._url.fill(values), body
 
     def _headers(self, last_event_id: str) -> dict[str, str]:
-        """What is sent besides the headers of the settings, which come first."""
+        """What is sent besides the headers of the settings, which come first; but after an event
+        with an id, that replaces one of the settings, from which a stream begins."""
         headers = {"Accept": ACCEPT[self.settings.framing], "Cache-Control": "no-store"}
-        if last_event_id:
-            headers["Last-Event-ID"] = last_event_id
         if self.settings.body:
             kind = "application/json" if self._body.is_json else "text/plain; charset=utf-8"
             headers["Content-Type"] = kind
         set_by_admin = {name.lower() for name in self.settings.headers}
-        return {name: value for name, value in headers.items() if name.lower() not in set_by_admin}
+        found = {name: value for name, value in headers.items() if name.lower() not in set_by_admin}
+        return found | ({"Last-Event-ID": last_event_id} if last_event_id else {})
 
     @asynccontextmanager
     async def _open(

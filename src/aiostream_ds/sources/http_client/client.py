@@ -190,7 +190,9 @@ class HttpClient:
         return self._session
 
     def _request_headers(self, headers: Mapping[str, str] = {}) -> dict[str, str]:
-        found = {**self._headers, **headers, **self._credentials.headers()}
+        replaced = {name.lower() for name in headers}
+        found = {name: text for name, text in self._headers.items() if name.lower() not in replaced}
+        found |= {**headers, **self._credentials.headers()}
         if self._proxy is not None and self._proxy.user and not self._url.is_secure:
             if not self._proxy.is_socks:  # without a tunnel the proxy reads the request itself
                 found["Proxy-Authorization"] = self._proxy.authorization

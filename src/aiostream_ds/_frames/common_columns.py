@@ -51,6 +51,7 @@ _LIST_TYPES = {
     bool: FieldType.BOOL,
     str: FieldType.STRING,
 }
+_PRESENT = {kind: each for each, kind in _LIST_TYPES.items()}
 _MAX_STRINGS = 1_000
 _MAX_FORMATS = 256  # a column of times may hold datetimes or ints
 _N = ord("n")
@@ -155,7 +156,7 @@ class CommonCaseWriter:
         self._nullable = frozenset(nullable)
         self._cases = [_COMMON_CASES.get(each, _NO_COMMON_CASE) for each in types]
         self._numbers_only = _NO_COMMON_CASE not in self._cases
-        self._row_functions: dict[tuple[type, ...], WriteRow | None] = {}  # by types of values
+        self._row_functions: dict[tuple[type, ...], WriteRow] = {}  # by the types of the values
         self._times = [n for n, each in enumerate(types) if each is FieldType.TIME]
         self._array_kinds: list[tuple[type, Any, int]] = []  # of the last arrays that were common
 
@@ -222,10 +223,8 @@ class CommonCaseWriter:
         return None if write is None else write(*values)
 
     def _find_row_function(self, kinds: tuple[type, ...]) -> WriteRow | None:
-        """The function for a row with values of these types. None: one of them is not common, or
-        a row misses these values for the first time. To make a function takes as long as to write
-        twenty rows without it, and where values are missing at random, hardly two rows are alike.
-        """
+        """The function for a row with values of these types. None: one of them is not common."""
+        present: list[type] = []
         for index, (kind, case, wanted) in enumerate(
             zip(kinds, self._cases, self._types, strict=True)
         ):
@@ -234,12 +233,13 @@ class CommonCaseWriter:
             is_text = kind is str and wanted is FieldType.STRING
             if kind is not case.exact and not (is_null or is_time or is_text):
                 return None
+            present.append(_PRESENT.get(wanted, _NONE) if is_null else kind)
         if len(self._row_functions) >= _MAX_FORMATS:
             self._row_functions.clear()
-        if _NONE in kinds and kinds not in self._row_functions:
-            self._row_functions[kinds] = None
-            return None
-        self._row_functions[kinds] = write = row_function(kinds, tuple(self._types))
+        # one function for all rows that miss values: where that is at random, hardly two are alike
+        nullable = self._nullable if _NONE in kinds else frozenset()
+        write = row_function(tuple(present), tuple(self._types), nullable)
+        self._row_functions[kinds] = write
         return write
 
     def _read(

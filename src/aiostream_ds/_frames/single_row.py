@@ -20,33 +20,37 @@ WriteRow = Callable[..., bytes | None]
 
 
 @lru_cache(maxsize=1024)
-def row_function(kinds: tuple[type, ...], types: tuple[FieldType, ...]) -> WriteRow:
+def row_function(
+    kinds: tuple[type, ...], types: tuple[FieldType, ...], nullable: frozenset[int] = frozenset()
+) -> WriteRow:
     """The function for values of these classes in columns of these types: datetime or int for
-    times, int, float, bool, str and None."""
+    times, int, float, bool, str and None. Those with an index in `nullable`, except for times, may
+    also be None."""
     space: dict[str, Any] = {"_dumps": orjson.dumps, "_epoch": EPOCH, "_inf": inf}
-    exec(_source(kinds, types), space)
+    exec(_source(kinds, types, nullable), space)
     function: WriteRow = space["write"]
     return function
 
 
-def _source(kinds: tuple[type, ...], types: tuple[FieldType, ...]) -> str:
+def _source(kinds: tuple[type, ...], types: tuple[FieldType, ...], nullable: frozenset[int]) -> str:
     names = [f"v{n}" for n in range(len(kinds))]
-    cells = [_CELLS.get(kind, "%b") for kind in kinds]
-    found = f'{{"values":[[{"],[".join(cells)}]]'
-    values = [
-        _VALUES[kind].format(name)
-        for name, kind in zip(names, kinds, strict=True)
-        if kind in _VALUES
-    ]
+    cells: list[str] = []
+    values: list[str] = []
     lines = [f"def write({', '.join(names)}):", " try:"]
-    for name, kind, field_type in zip(names, kinds, types, strict=True):
+    for n, (name, kind, field_type) in enumerate(zip(names, kinds, types, strict=True)):
+        optional = n in nullable and kind in _VALUES and field_type is not FieldType.TIME
+        cells.append("%b" if optional else _CELLS.get(kind, "%b"))
+        if kind in _VALUES:
+            values.append(f"_dumps({name})" if optional else _VALUES[kind].format(name))
         if kind is datetime:
             lines += _TIME.format(name).splitlines()
+        check = f"  if {name} is not None and not" if optional else "  if not"
         if kind is datetime or kind is int:
             low, high = RANGES[field_type]
-            lines.append(f"  if not {low} <= {name} <= {high}: return None")
+            lines.append(f"{check} {low} <= {name} <= {high}: return None")
         elif kind is float:  # JSON has neither NaN nor infinities
-            lines.append(f"  if not -_inf < {name} < _inf: return None")
+            lines.append(f"{check} -_inf < {name} < _inf: return None")
+    found = f'{{"values":[[{"],[".join(cells)}]]'
     nanos = [f"nanos_{name}" for name, kind in zip(names, kinds, strict=True) if kind is datetime]
     if nanos:
         below = ",".join(["%b" if kind is datetime else "null" for kind in kinds])

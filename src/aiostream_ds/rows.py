@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -41,7 +42,7 @@ class Row(msgspec.Struct, gc=False):
     """
 
     @classmethod
-    def from_columns(cls, **columns: Any) -> "Columns[Self]":
+    def from_columns(cls, /, **columns: Any) -> "Columns[Self]":
         """Many rows at once, each field as a list of its values, a one-dimensional numpy array, a
         pyarrow array, or a Series of pandas or polars.
 
@@ -143,7 +144,7 @@ def _compile_from_columns(kind: type[Row]) -> None:
     )
     names = kind.__struct_fields__
     is_ours = isinstance(found, _CompiledFromColumns) or found is vars(Row)["from_columns"]
-    if not is_ours or not names or any(name.startswith("_row_") for name in names):
+    if not is_ours or not names or not all(map(_can_be_a_parameter, names)):
         return
     space: dict[str, Any] = {
         "_row_arrays": _arrays,
@@ -159,6 +160,12 @@ def _compile_from_columns(kind: type[Row]) -> None:
     function = space["from_columns"]
     function.__doc__ = Row.from_columns.__doc__
     setattr(kind, "from_columns", _CompiledFromColumns(function))  # noqa: B010
+
+
+def _can_be_a_parameter(name: str) -> bool:
+    """Whether a field can be a parameter of the compiled function. Fields of a class that
+    `msgspec.defstruct` has made may have keywords as their names, as `from`."""
+    return not (name.startswith("_row_") or iskeyword(name) or name == "__debug__")
 
 
 def _source_of_from_columns(names: Sequence[str]) -> str:

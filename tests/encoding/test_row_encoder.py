@@ -6,6 +6,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any, Literal, NamedTuple, NewType
 
+import msgspec
 import numpy as np
 import orjson
 import pytest
@@ -439,6 +440,14 @@ def test_from_columns_has_the_fields_of_its_class_in_subclasses_too():
         assert Base.from_columns(time=[5]).kind is Base
         with pytest.raises(TypeError, match="Base.from_columns: expected the columns time, got"):
             Base.from_columns(**values)
+
+
+@pytest.mark.parametrize("name", ["from", "None", "__debug__", "cls", "self", "_row_len", "ﬁ"])
+def test_from_columns_takes_each_name_that_a_field_can_have(name):
+    kind = msgspec.defstruct("Made", [("time", int), (name, float)], bases=(Row,))
+    for _ in range(2):
+        found = kind.from_columns(**{name: [1.5], "time": [1]})
+        assert (found.kind, found.values, found.rows) == (kind, [[1], [1.5]], 1)
 
 
 def test_from_columns_that_an_author_has_written_stays():

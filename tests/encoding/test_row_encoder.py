@@ -443,11 +443,13 @@ def test_from_columns_has_the_fields_of_its_class_in_subclasses_too():
 
 
 @pytest.mark.parametrize("name", ["from", "None", "__debug__", "cls", "self", "_row_len", "ﬁ"])
-def test_from_columns_takes_each_name_that_a_field_can_have(name):
+def test_a_field_may_have_each_name_that_msgspec_takes(name):
     kind = msgspec.defstruct("Made", [("time", int), (name, float)], bases=(Row,))
     for _ in range(2):
         found = kind.from_columns(**{name: [1.5], "time": [1]})
         assert (found.kind, found.values, found.rows) == (kind, [[1], [1.5]], 1)
+    (packet,) = RowEncoder(kind).encode([kind(**{name: 1.5, "time": MS})] * 2)
+    assert packet.data == b'{"values":[[%d,%d],[1.5,1.5]]}' % (MS, MS)
 
 
 def test_from_columns_that_an_author_has_written_stays():

@@ -279,12 +279,19 @@ def _has_types(values: Any, types: frozenset[type]) -> bool:
 def _attributes_reader(names: Collection[str]) -> Callable[[list[Any]], list[list[Any]]]:
     """A function that returns attributes of objects as lists, as attrgetters do in three times the
     time: Python compiles such an access to a single instruction."""
-    if not all(name.isidentifier() and not iskeyword(name) for name in names):
+    if not all(map(_is_attribute, names)):
         getters = [attrgetter(name) for name in names]
         return lambda rows: [list(map(get, rows)) for get in getters]
     columns = ", ".join(f"[row.{name} for row in rows]" for name in names)
     read: Callable[[list[Any]], list[list[Any]]] = eval(f"lambda rows: [{columns}]", {})
     return read
+
+
+def _is_attribute(name: str) -> bool:
+    """Whether Python code can have this attribute: it has other names in their NFKC form only."""
+    if not name.isidentifier() or iskeyword(name):
+        return False
+    return name.isascii() or compile(name, "", "eval").co_names == (name,)
 
 
 def _now() -> int:

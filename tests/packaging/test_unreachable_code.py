@@ -153,6 +153,7 @@ def test_what_a_library_of_another_package_takes_is_kept(library: Path) -> None:
         path.parent.mkdir(parents=True)
         subprocess.run(["g++", "-O2", "-fPIC", "-shared", "-o", path, *made_of], check=True)
     (root / "py/notes.sorted").write_text("no library")
+    (root / "py/other.so").write_bytes(b"\x7fELF of another machine")
     before = arrow.read_bytes()
     assert remove_unreachable_code(arrow.parent) > 0
     removed = removed_functions(before, arrow.read_bytes())

@@ -159,7 +159,11 @@ def remove_unreachable_code(folder: Path) -> int:
 def _is_linked_with_arrow(path: Path) -> bool:
     if not path.is_file() or not is_elf(path):
         return False
-    return any(name.startswith("libarrow") for name in read_elf(path).needed)
+    try:
+        needed = read_elf(path).needed
+    except ValueError:  # for another machine, as test data may be
+        return False
+    return any(name.startswith("libarrow") for name in needed)
 
 
 def _dynamic_names(path: Path) -> set[bytes]:

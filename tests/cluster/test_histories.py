@@ -48,7 +48,7 @@ def test_an_owner_that_has_received_rows_of_the_next_one_reads_on_after_them_wit
     History(7000400, SCENARIOS["numbered"]).run()
 
 
-def test_viewers_of_a_stream_without_a_cursor_are_told_once_that_the_engine_was_away():
+def test_viewers_of_a_stream_without_a_cursor_see_once_that_the_engine_was_away():
     # rows of its own upstream are counted otherwise than those of the log, to which it returns
     assert History(5000091, SCENARIOS["from now"]).run().resets == 1
 

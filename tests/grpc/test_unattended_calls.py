@@ -167,7 +167,7 @@ async def test_a_call_with_a_deadline_begins_without_a_task_and_ends_at_it():
     await host.leave()
 
 
-@pytest.mark.parametrize("timeout", ["", "5", "9" * 400 + "S", "9" * 400 + "n"])
+@pytest.mark.parametrize("timeout", ["", "5", "9" * 9 + "n", "9" * 400 + "S"])
 async def test_a_call_with_an_invalid_deadline_does_not_begin(timeout):
     method = Begun()
     host = method.host()

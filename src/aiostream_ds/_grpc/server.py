@@ -215,8 +215,10 @@ class _ConnectionCalls:
         from grpclib.metadata import decode_timeout  # imports multidict
 
         try:
+            if len(grpc_timeout) > 9:  # `decode_timeout` takes any number of digits
+                raise ValueError
             call.deadline = self._loop.time() + decode_timeout(grpc_timeout)
-        except (ValueError, OverflowError):
+        except ValueError:
             raise GRPCError(
                 Status.INVALID_ARGUMENT,
                 f"grpc-timeout must be 1 to 8 digits and one of HMSmun, got {grpc_timeout!r}",

@@ -10,7 +10,7 @@ import pytest
 
 from aiostream_ds import DataSource, Rows, stream
 from aiostream_ds._installation import install_command
-from aiostream_ds.packaging import package_code
+from aiostream_ds.packaging import package_code, python_runtime
 from aiostream_ds.packaging.boilerplate import make_logo, make_readme
 from aiostream_ds.packaging.dependencies import (
     _module_distributions,
@@ -296,6 +296,15 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="program
 
 
 @LINUX
+def test_a_packaged_python_that_does_not_end_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(python_runtime, "_TRIAL", 0.1)
+    loader = tmp_path / "loader"
+    loader.write_text("#!/bin/sh\nexec sleep 60\n")
+    runtime = python_runtime.Runtime("loader", "", "python", "lib", "library")
+    with pytest.raises(PackagingError, match=r"does not end within 0\.1 s when it is tried"):
+        python_runtime.run_python(tmp_path, runtime, "")
+
+
 def test_a_dropped_library_is_no_longer_needed(tmp_path):
     import msgspec._core
 

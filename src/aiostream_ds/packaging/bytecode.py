@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from aiostream_ds.packaging.findings import PackagingError
@@ -171,9 +172,11 @@ def write_preload(root: Path, runtime: Runtime, *, small: bool = False) -> int:
         if name not in kept:
             (root / compiled).unlink()
     packages = {name for name, (package, _, _) in found.items() if package}
-    can_unpack = any((root / runtime.library / "lib-dynload").glob("_lzma.*"))
-    archived = archive_modules(root, runtime, kept, packages, compressed=small and can_unpack)
-    sources = archive_sources(root, root / "py/aiostream_ds") if can_unpack else {}
+    # some Pythons lack the module: the one that packs, or the one that unpacks
+    can_pack = find_spec("_lzma") is not None
+    can_pack = can_pack and any((root / runtime.library / "lib-dynload").glob("_lzma.*"))
+    archived = archive_modules(root, runtime, kept, packages, compressed=small and can_pack)
+    sources = archive_sources(root, root / "py/aiostream_ds") if can_pack else {}
     content = (
         table,
         {name: tuple(module) for name, module in archived.items()},

@@ -43,6 +43,9 @@ _LISTED = re.compile(r"^\s*(\S+) => (\S+)(?: \(0x[0-9a-f]+\))?$", re.M)
 _MISSING = re.compile(r"^\s*(\S+) => not found$", re.M)
 
 
+_TRIAL = 300.0  # seconds in which a trial ends, also for another machine by its emulator
+
+
 class Runtime(NamedTuple):
     """Paths of the runtime, relative to the package; `emulator` is a program of this machine."""
 
@@ -176,7 +179,7 @@ def run_python(root: Path, runtime: Runtime, code: str, *arguments: str) -> str:
     """Run code in the packaged Python, with `root` before its arguments; returns its output.
 
     Raises:
-        PackagingError: It failed; the message has the end of its output.
+        PackagingError: It failed, and the message has the end of its output; or it did not end.
     """
     command = [
         *([runtime.emulator] if runtime.emulator else []),
@@ -190,9 +193,15 @@ def run_python(root: Path, runtime: Runtime, code: str, *arguments: str) -> str:
         *("-c", code, str(root), *arguments),
     ]
     (root / runtime.loader).chmod(0o755)
-    done = subprocess.run(
-        command, env={"LD_BIND_NOW": "1"}, capture_output=True, text=True, check=False, cwd="/"
-    )
+    environment = {"LD_BIND_NOW": "1"}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, cwd="/", timeout=_TRIAL
+        )
+    except subprocess.TimeoutExpired:
+        raise PackagingError(
+            f"the package of {root.name} does not end within {_TRIAL:g} s when it is tried"
+        ) from None
     if not done.returncode:
         return done.stdout.strip()
     output = "\n".join(done.stderr.strip().splitlines()[-6:])

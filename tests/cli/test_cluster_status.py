@@ -40,7 +40,7 @@ def test_nodes_and_channels_are_printed(server, term, capsys):
     size = 8 if isinstance(server, Redis) else None  # NATS does not report it
     assert main(["cluster", "status"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "2 nodes",
+        "2 nodes in the cluster aiostream-ds",
         "  one: owns 1, has viewers of 1",
         "  two: owns 0, has viewers of 1",
         "1 channel",
@@ -59,14 +59,16 @@ def test_nodes_and_channels_are_printed(server, term, capsys):
     }
     url = server.url if isinstance(server, Redis) else server.admin_url
     assert main(["cluster", "status", "--url", url, "--name", "another"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["0 nodes", "0 channels"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["0 nodes in the cluster another", "0 channels"]
 
 
 @pytest.mark.slow
 def test_looking_at_a_cluster_changes_no_stream_of_nats(monkeypatch, capsys):
     with Nats() as server:
         assert main(["cluster", "status", "--url", server.url]) == 0
-        assert capsys.readouterr().out.splitlines() == ["0 nodes", "0 channels"]
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == ["0 nodes in the cluster aiostream-ds", "0 channels"]
         assert server.stream_names() == []
 
 

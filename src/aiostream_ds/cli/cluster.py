@@ -45,7 +45,7 @@ def run(parsed: argparse.Namespace) -> int:
             channels = [channel._asdict() for channel in found.channels]
             print(msgspec.json.encode({"nodes": found.nodes, "channels": channels}).decode())
         else:
-            print("\n".join(_lines(found)))
+            print("\n".join(_lines(found, settings.name)))
 
     run_async(show)
     return 0
@@ -61,8 +61,8 @@ async def _read(engine: HasOverview) -> ClusterOverview:
         await engine.aclose()
 
 
-def _lines(found: ClusterOverview) -> Iterator[str]:
-    yield _count(len(found.nodes), "node")
+def _lines(found: ClusterOverview, name: str) -> Iterator[str]:
+    yield f"{_count(len(found.nodes), 'node')} in the cluster {name}"
     for node in sorted(found.nodes):
         owned = sum(channel.owner == node for channel in found.channels)
         followed = sum(node in channel.subscribed for channel in found.channels)

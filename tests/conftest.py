@@ -62,8 +62,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     }
     if not left_out:
         return None
-    folder = collection_path.is_dir()
-    files = list(collection_path.rglob("test_*.py")) if folder else [collection_path]
+    if collection_path.is_dir():
+        files = list(collection_path.rglob("test_*.py"))
+    else:
+        files = [collection_path] if collection_path.match("test_*.py") else []
     return (bool(files) and all(_markers(file) & left_out for file in files)) or None
 
 

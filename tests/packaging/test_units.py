@@ -1,6 +1,7 @@
 """Units of packaging: manifests, projects, dependencies, ELF files and logs."""
 
 import ast
+import fcntl
 import io
 import shutil
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from aiostream_ds import DataSource, Rows, stream
 from aiostream_ds._installation import install_command
-from aiostream_ds.packaging import package_code, python_runtime
+from aiostream_ds.packaging import foreign_python, package_code, python_runtime
 from aiostream_ds.packaging.boilerplate import make_logo, make_readme
 from aiostream_ds.packaging.dependencies import (
     _module_distributions,
@@ -296,6 +297,15 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="program
 
 
 @LINUX
+def test_two_builds_for_another_processor_do_not_use_the_cache_at_one_time(tmp_path):
+    folder = tmp_path / "apt"
+    with foreign_python._alone(folder), (folder / "lock").open("w") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with foreign_python._alone(folder):
+        pass
+
+
 def test_a_packaged_python_that_does_not_end_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(python_runtime, "_TRIAL", 0.1)
     loader = tmp_path / "loader"

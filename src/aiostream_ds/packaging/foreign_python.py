@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import Distribution
 from pathlib import Path
 
@@ -53,11 +54,12 @@ def fetch_python(platform: str, into: Path, progress: Progress) -> PythonFiles:
     for tool in ("apt-get", "dpkg-deb"):
         _program(tool, package=tool)
     name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    debs = _download_debs(architecture, [name, "libstdc++6"])
-    progress.log(f"{name} for {platform}: {len(debs)} packages of the distribution")
     owners: dict[Path, SystemPackage] = {}
-    for deb in debs:
-        owners |= _unpack(deb, into)
+    with _alone(_cache(platform) / "apt") as folder:
+        debs = _download_debs(architecture, [name, "libstdc++6"], folder)
+        progress.log(f"{name} for {platform}: {len(debs)} packages of the distribution")
+        for deb in debs:
+            owners |= _unpack(deb, into)
     folders = tuple(into / top / f"{processor}-linux-gnu" for top in ("usr/lib", "lib"))
     loader = next(
         path
@@ -88,14 +90,16 @@ def fetch_wheels(packages: Iterable[Package], platform: str, progress: Progress)
     """
     packages = list(packages)
     binary = [one for one in packages if any(".so" in path.name for path in one.files.values())]
-    folder = _cache(platform) / "wheels"
-    wheels = _download_wheels([f"{one.name}=={one.version}" for one in binary], platform, folder)
+    wanted = [f"{one.name}=={one.version}" for one in binary]
+    with _alone(_cache(platform) / "wheels") as folder:
+        wheels = _download_wheels(wanted, platform, folder)
+        for wheel in wheels:
+            if not (folder / wheel.stem).is_dir():
+                _unpack_wheel(wheel, folder / wheel.stem)
     progress.log(f"{len(wheels)} packages with binaries for {platform}")
     found = {}
     for wheel in wheels:
         unpacked = folder / wheel.stem
-        if not unpacked.is_dir():
-            _unpack_wheel(wheel, unpacked)
         (metadata,) = unpacked.glob("*.dist-info")
         package = package_of(Distribution.at(metadata))
         found[package.name] = package
@@ -118,12 +122,22 @@ def _cache(platform: str) -> Path:
     return cache_folder(platform.replace("/", "_"))
 
 
-def _download_debs(architecture: str, names: list[str]) -> list[Path]:
-    """These packages and what they depend on.
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """A folder of the cache, which no other process uses until the block ends."""
+    import fcntl  # not on Windows
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield folder
+
+
+def _download_debs(architecture: str, names: list[str], root: Path) -> list[Path]:
+    """These packages and what they depend on, in the folder `root`.
 
     By an apt with state of its own: nothing is installed, and no root is needed.
     """
-    root = _cache(f"linux/{architecture}") / "apt"
     for folder in ("lists/partial", "archives/partial"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "status").write_bytes(b"")  # nothing is installed there: all dependencies are wanted

@@ -63,7 +63,7 @@ def _reference(run: Run, figure: Figure) -> str:
 def _target(figure: Figure, target: float | None) -> str:
     if target is None:
         return "–"
-    return f"{'≥' if figure.more else '≤'} {target:g}{' KB' if figure.absolute else ''}"
+    return f"{'≥' if figure.more else '≤'} {target:g}{f' {figure.unit}' if figure.absolute else ''}"
 
 
 def table(run: Run) -> Iterator[str]:

@@ -28,7 +28,7 @@ from aiostream_ds import (
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._grafana import replay
 from aiostream_ds._grafana.exact_delivery import HEARTBEAT
-from aiostream_ds._grafana.replay import COLUMNS_WAIT
+from aiostream_ds._grafana.history_columns import COLUMNS_AGAIN, COLUMNS_ROWS, COLUMNS_WAIT
 from aiostream_ds.decorators import CursorStream
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 
@@ -742,4 +742,103 @@ async def test_a_stream_waits_for_its_columns_for_a_limited_time(undeclared, cap
             viewer = await grafana.follow("x/dicts")
         await anyio.sleep(HEARTBEAT + COLUMNS_WAIT + 1)
     assert viewer.position is not None and viewer.position.value == 3
-    assert f"its newest row was not read within {COLUMNS_WAIT:g} s" in caplog.text
+    assert f"its newest rows were not read within {COLUMNS_WAIT:g} s" in caplog.text
+
+
+async def test_viewers_who_come_together_have_the_columns_read_once(undeclared):
+    undeclared.seconds = COLUMNS_WAIT / 2
+    async with serve_in_memory(undeclared) as grafana, anyio.create_task_group() as viewers:
+        for _ in range(3):
+            viewers.start_soon(grafana.initial_data, "x/dicts")
+    assert len(undeclared.reads) == 1
+
+
+async def test_a_viewer_who_leaves_does_not_keep_others_from_the_columns(undeclared):
+    epoch = await epoch_of_a_query(undeclared)
+    undeclared.seconds = COLUMNS_WAIT / 2
+    async with serve_in_memory(undeclared) as grafana, anyio.create_task_group() as viewers:
+        leaving = anyio.CancelScope()
+
+        async def leave():
+            with leaving:
+                await grafana.initial_data("x/dicts")
+
+        viewers.start_soon(leave)
+        await settle()
+        found = []
+
+        async def stay():
+            found.append(await grafana.initial_data("x/dicts"))
+
+        viewers.start_soon(stay)
+        await settle()
+        leaving.cancel()
+    assert [msgspec.json.decode(data)["cursor"]["epoch"] for data in found] == [epoch]
+
+
+async def test_an_empty_history_is_not_read_for_columns_at_each_join(undeclared):
+    undeclared.rows = []
+    async with serve_in_memory(undeclared) as grafana:
+        for _ in range(3):
+            await grafana.follow("x/dicts")
+        assert len(undeclared.reads) == 1
+        await anyio.sleep(COLUMNS_AGAIN + 1)
+        await grafana.follow("x/dicts")
+        assert len(undeclared.reads) == 2
+
+
+async def test_a_history_that_hangs_delays_only_the_first_viewers(undeclared, caplog):
+    undeclared.seconds = inf
+    async with serve_in_memory(undeclared) as grafana:
+        await grafana.follow("x/dicts")
+        before = anyio.current_time()
+        await grafana.follow("x/dicts")
+        assert anyio.current_time() - before < COLUMNS_WAIT
+    assert caplog.text.count("the columns are unknown") == 1
+
+
+class UndeclaredWithoutLast(DataSource):
+    """A stream of dicts without a hook for the newest cursor: the run reads the history for it."""
+
+    rows: ClassVar[list[dict[str, object]]] = []
+
+    @stream("dicts", cursor="n")
+    async def dicts(self, after: Cursor) -> Rows:
+        await anyio.sleep_forever()
+        yield {}
+
+    @dicts.history
+    async def read(self, history_range: HistoryRange) -> list[dict[str, object]]:
+        return history_range.select(self.rows, cursor="n")
+
+
+VARYING = [{"time": START + n, "n": n, **({"b": 1.5} if n == 2 else {})} for n in range(1, 4)]
+
+
+@pytest.fixture(params=[Undeclared, UndeclaredWithoutLast])
+def varying(request, undeclared):
+    request.param.rows = VARYING
+    return request.param
+
+
+async def test_columns_that_only_some_rows_have_are_known_after_a_restart(varying):
+    epoch = await epoch_of_a_query(varying)
+    async with serve_in_memory(varying) as grafana:
+        viewer = await grafana.follow("x/dicts")
+        await anyio.sleep(HEARTBEAT + 1)
+    found = cursors(viewer)
+    assert found and {each["epoch"] for each in found} == {epoch}
+
+
+async def test_columns_are_read_from_a_limited_number_of_rows(undeclared):
+    async with serve_in_memory(undeclared) as grafana:
+        await grafana.follow("x/dicts")
+        assert [each.limit for each in undeclared.reads] == [COLUMNS_ROWS]
+
+
+async def test_old_rows_that_do_not_fit_the_newest_do_not_keep_a_stream_from_running(varying):
+    varying.rows = [{"time": START, "n": 0, "a": "text"}, {"time": START + 1, "n": 1, "a": 1.5}]
+    async with serve_in_memory(varying) as grafana:
+        viewer = await grafana.follow("x/dicts")
+        await anyio.sleep(HEARTBEAT + 1)
+    assert viewer.position is not None and viewer.position.value == 1

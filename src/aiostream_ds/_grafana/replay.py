@@ -5,15 +5,14 @@ from the channel's log, which has the rows of this process. A frame and its curs
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import anyio
 import msgspec
 from msgspec.structs import replace
 
-from aiostream_ds._author_code import isolate, message_of
 from aiostream_ds._author_threads import call_method
 from aiostream_ds._channels.log import Log, LogSlice
 from aiostream_ds._channels.registry import ChannelRegistry
@@ -23,6 +22,7 @@ from aiostream_ds._encoding.cursor_kinds import BEGINNING, CursorKind
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_kinds import rows_of_history
 from aiostream_ds._encoding.table_rows import history_rows
+from aiostream_ds._encoding.values import VALUE_ERRORS
 from aiostream_ds._encoding.yielded import copy_rows
 from aiostream_ds._frames import frame_rows, json
 from aiostream_ds._frames.config import Notice
@@ -43,6 +43,7 @@ from aiostream_ds._grafana.exact_delivery import (
     cursor_packet_encoder,
     log_packet_encoder,
 )
+from aiostream_ds._grafana.history_columns import COLUMNS_ROWS, HistoryColumns
 from aiostream_ds._grafana.range_reading import (
     LIVE_FACTOR,
     DrawnRows,
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
     from aiostream_ds._grafana.shared_streams import SharedStreams
 
 __all__ = [
-    "COLUMNS_WAIT",
     "OPEN_END",
     "REPLAY_ROWS",
     "RowReplay",
@@ -79,10 +79,6 @@ log = get_logger(__name__)
 
 REPLAY_ROWS = 5_000
 """Most rows in one answer of the resource `replay/rows`."""
-
-COLUMNS_WAIT = 2.0
-"""Seconds for which a subscription and the start of a stream wait for the row that has the columns:
-the rows that come do not need it."""
 
 _NUMBERS = CursorKind("")
 """The numbers of rows in a log: those of a stream whose rows have no cursor."""
@@ -124,6 +120,7 @@ class RowReplay:
     def __init__(self, registry: ChannelRegistry, counters: Counters) -> None:
         self._registry = registry
         self._counters = counters
+        self._columns = HistoryColumns(registry)
 
     def log(self, request: ChannelRequest) -> Log:
         """The log of a channel whose rows have no cursor; created if there is none."""
@@ -160,28 +157,32 @@ class RowReplay:
         """The cursor of the newest row of a stream with a cursor. Raises what the hook raises."""
         if request.stream.last is not None:
             return await self._ask_last(request, request.stream.last)
-        page = await self.read_history(request, _any_time(limit=1))
-        frame = await self._frame(request, page)
+        page, frame = await self._read_newest(request)
         return Cursor(page.epoch, _last_cursor(request, frame, page))
 
+    async def _read_newest(self, request: ChannelRequest) -> tuple[HistoryPage, Frame]:
+        """The newest row; with those before it if the columns are unknown, unless the rows cannot
+        be in one table. Raises what the hook raises."""
+        if self.schema(request) is None:
+            page = await self.read_history(request, _any_time(limit=COLUMNS_ROWS))
+            with suppress(*VALUE_ERRORS):
+                return page, await self._frame(request, page)
+        page = await self.read_history(request, _any_time(limit=1))
+        return page, await self._frame(request, page)
+
     async def learn_columns(self, request: ChannelRequest) -> None:
-        """Read the newest row of a stream with a cursor if its columns are not known and nothing
-        else has to read it: the epoch covers the columns, and a panel that gets another epoch loads
-        its history again. An error, or that it takes longer than `COLUMNS_WAIT`, is logged; the
-        next row has the columns, too."""
-        if request.stream.options.cursor is None or self.schema(request) is not None:
+        """Read the newest rows of a stream with a cursor if its columns are not known and nothing
+        else has to read them: the epoch covers the columns, and a panel that gets another epoch
+        loads its history again. See `HistoryColumns.read`."""
+        if request.stream.options.cursor is None:
             return
         if request.stream.last is None and shared_streams(request) is None:
-            return  # the run reads the row
-        try:
-            with anyio.move_on_after(COLUMNS_WAIT) as scope, isolate():
-                await self._frame(request, await self.read_history(request, _any_time(limit=1)))
-            late = f"its newest row was not read within {COLUMNS_WAIT:g} s"
-            problem = late if scope.cancelled_caught else ""
-        except Exception as error:
-            problem = message_of(error)
-        if problem:
-            log.warning("%s: the columns are unknown: %s", request.path, problem)
+            return  # the run reads them
+        await self._columns.read(
+            request.key,
+            lambda: self._read_newest(request),
+            lambda: self.schema(request) is not None,
+        )
 
     async def _ask_last(self, request: ChannelRequest, name: str) -> Cursor:
         last = await call_method(request.instance.source, name, **request.arguments)

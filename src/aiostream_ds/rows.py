@@ -149,6 +149,7 @@ def _compile_from_columns(kind: type[Row]) -> None:
     space: dict[str, Any] = {
         "_row_arrays": _arrays,
         "_row_columns": Columns,
+        "_row_error": TypeError,
         "_row_given": _from_given,
         "_row_kind": kind,
         "_row_len": len,
@@ -164,8 +165,10 @@ def _compile_from_columns(kind: type[Row]) -> None:
 
 def _can_be_a_parameter(name: str) -> bool:
     """Whether a field can be a parameter of the compiled function. Fields of a class that
-    `msgspec.defstruct` has made may have keywords as their names, as `from`."""
-    return not (name.startswith("_row_") or iskeyword(name) or name == "__debug__")
+    `msgspec.defstruct` has made may have keywords as their names, as `from`, and names that are one
+    in Python code: it takes their NFKC form."""
+    is_reserved = name.startswith("_row_") or iskeyword(name) or name == "__debug__"
+    return name.isascii() and not is_reserved
 
 
 def _source_of_from_columns(names: Sequence[str]) -> str:
@@ -191,7 +194,7 @@ def from_columns(_row_class, /, *, {"=_row_missing, ".join(names)}=_row_missing,
         _row_count = _row_len({first})
         if {lengths}:
             return _row_columns(_row_kind, [{", ".join(names)}], _row_count)
-    except TypeError:
+    except _row_error:
         pass
     return {given}
 """
@@ -326,7 +329,7 @@ class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):
         low, high = (start - EPOCH) / _MILLISECOND, (end - EPOCH) / _MILLISECOND
 
         def has_time(row: Any) -> bool:
-            value = _value(row, column)
+            value = _value(row, column, "; name the column of its time with time=…")
             if isinstance(value, datetime):
                 return start <= value <= end
             return bool(low <= value <= high)
@@ -337,14 +340,16 @@ class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def _value(row: Any, column: str) -> Any:
+def _value(row: Any, column: str, hint: str = "") -> Any:
     kind = type(row)
     # asyncpg.Record and sqlite3.Row have keys, and are not mappings
     by_key = hasattr(kind, "keys") and hasattr(kind, "__getitem__")
     try:
         return row[column] if by_key else getattr(row, column)
     except (LookupError, AttributeError):
-        raise TypeError(f"a row must have the column {column!r}, got {short_repr(row)}") from None
+        raise TypeError(
+            f"a row must have the column {column!r}, got {short_repr(row)}{hint}"
+        ) from None
 
 
 def _cursor_of(columns: str | tuple[str, str], row: Any) -> Any:

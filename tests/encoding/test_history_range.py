@@ -97,7 +97,7 @@ def test_rows_may_be_records_of_a_database():
 
 
 def test_a_missing_column_is_an_error_that_names_it():
-    with pytest.raises(TypeError, match="a row must have the column 'time', got {'n': 1}"):
+    with pytest.raises(TypeError, match="a row must have the column 'time', got {'n': 1}; name"):
         wanted().select([{"n": 1}])
     with pytest.raises(TypeError, match="a row must have the column 'step', got {'n': 1}"):
         wanted(after=0).select([{"n": 1}], cursor="step")

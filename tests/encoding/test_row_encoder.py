@@ -452,6 +452,22 @@ def test_a_field_may_have_each_name_that_msgspec_takes(name):
     assert packet.data == b'{"values":[[%d,%d],[1.5,1.5]]}' % (MS, MS)
 
 
+def test_fields_may_have_names_that_are_one_in_python_code():
+    kind = msgspec.defstruct("Made", [("fi", int), ("ﬁ", float)], bases=(Row,))
+    for _ in range(2):
+        assert kind.from_columns(**{"fi": [1], "ﬁ": [1.5]}).values == [[1], [1.5]]
+
+
+def test_a_field_named_like_an_exception_does_not_change_an_error():
+    class Counts(Row):
+        time: int
+        TypeError: float
+
+    assert Counts.from_columns(time=[1], TypeError=[1.5]).rows == 1
+    with pytest.raises(TypeError, match="column 'TypeError' must be a list or an array"):
+        Counts.from_columns(time=[1], TypeError=np.array(1.5))
+
+
 def test_from_columns_that_an_author_has_written_stays():
     class Scaled(Row):
         time: int

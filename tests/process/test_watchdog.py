@@ -7,7 +7,9 @@ import time
 import anyio
 import pytest
 
+from aiostream_ds import DataSource, Rows, stream
 from aiostream_ds._process import watchdog
+from aiostream_ds.testing import serve_in_memory
 
 
 @pytest.fixture
@@ -34,7 +36,11 @@ async def test_a_blocked_loop_is_logged_once_with_the_line_that_blocks(short_lim
 
 
 @pytest.mark.slow
-async def test_each_block_is_logged(short_limit, caplog):
+@pytest.mark.parametrize("again, lines", [(watchdog.SAME_LINE_AGAIN, 1), (0.0, 2)])
+async def test_a_line_that_blocks_again_is_logged_after_a_while(
+    short_limit, caplog, monkeypatch, again, lines
+):
+    monkeypatch.setattr(watchdog, "SAME_LINE_AGAIN", again)
     watching = asyncio.create_task(watchdog.watch_loop())
     for _ in range(2):
         await until_heartbeat(watching)
@@ -42,7 +48,27 @@ async def test_each_block_is_logged(short_limit, caplog):
     await until_heartbeat(watching)
     watching.cancel()
     await asyncio.wait([watching])
-    assert len(caplog.records) == 2
+    assert len(caplog.records) == lines
+
+
+class Blocking(DataSource):
+    @stream
+    async def numbers(self) -> Rows:
+        for n in range(20):
+            time.sleep(0.05)  # a mistake: it never awaits
+            yield {"n": n}
+
+
+@pytest.mark.slow
+async def test_a_stream_that_blocks_and_never_awaits_lets_others_run(short_limit):
+    watching = asyncio.create_task(watchdog.watch_loop())
+    await until_heartbeat(watching)
+    async with serve_in_memory(Blocking) as grafana:
+        viewer = await grafana.follow("numbers")
+        row = await viewer.next(10)
+        assert row["n"] == 0 and len(viewer.rows) < 20
+    watching.cancel()
+    await asyncio.wait([watching])
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import time
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from aiostream_ds._channels.channel import Channel, Runner
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from aiostream_ds._encoding.ordering import Sorter
     from aiostream_ds._streams.gap_filling import GapFiller
 
-__all__ = ["Encode", "MakeProducer", "ReadInThread", "YieldInScope", "drive"]
+__all__ = ["Encode", "MakeProducer", "ReadInThread", "YieldInScope", "drive", "pause_generator"]
 
 Encode = Callable[..., list[Packet]]
 """Encodes a list of yields as packets. If it raises, it has no effect on later calls. With `stamps`
@@ -126,6 +127,16 @@ def _run(
     return _observe_waits(producer.read(open_rows()), producer.author_waits)
 
 
+def pause_generator(frame: FrameType | None) -> None:
+    """Let the event loop run at the next `yield` of the generator that a stack belongs to. Thread
+    safe: a generator that blocks, and never awaits, is seen from another thread only."""
+    reading = (_Producer.read.__code__, _Producer._read_first.__code__)
+    while frame is not None:
+        if frame.f_code in reading:
+            return frame.f_locals["self"].pause_at_next_yield()  # type: ignore[no-any-return]
+        frame = frame.f_back
+
+
 def _is_stray_cancellation() -> bool:
     """Whether a CancelledError in the running task does not come from a cancellation of the task:
     the task awaited a task or future that was cancelled."""
@@ -169,6 +180,10 @@ async def _close(rows: AsyncGenerator[Any, None]) -> None:
         raise YieldInScope("the stream yields in its finally while it is closed") from error
 
 
+_BLOCKS = -1
+"""The limit of a generator that blocks the event loop: other calls take several iterations."""
+
+
 class _Producer:
     """The batch of one run, and the size to which it may grow."""
 
@@ -207,7 +222,7 @@ class _Producer:
         self.stamps: list[int] | None = None  # of yields that wait; None: they are not needed
         self.read_in_thread: ReadInThread = run_in_thread
         self._size = min(rows, FIRST_BATCH)  # yields in a packet
-        self._limit = self._size  # 0: pause at the next yield
+        self._limit = self._size  # 0 or below: pause at the next yield
         self._small = batch_bytes // self._size  # bytes up to which a single row needs no measuring
 
     async def read(self, rows: AsyncGenerator[Any, None]) -> None:
@@ -341,6 +356,11 @@ class _Producer:
             elif self.stamps is not None:
                 self._stamp(len(self._batch))
 
+    def pause_at_next_yield(self) -> None:
+        """Emit what has been yielded, and let the event loop run. Thread safe."""
+        if self._limit > 0:
+            self._limit = _BLOCKS
+
     def _stamp(self, yields: int) -> None:
         """Note the time of what was yielded since the last call."""
         stamps = self.stamps
@@ -356,8 +376,9 @@ class _Producer:
                 await asyncio.sleep(0)
             self.flush()
             await asyncio.sleep(0)  # other tasks run, and a subscriber that keeps up receives
+            is_blocking = self._limit == _BLOCKS
             for _ in range(HIGH_WATER_ITERATIONS):
-                if not channel.above_high_water:
+                if not (is_blocking or channel.above_high_water):
                     break
                 await asyncio.sleep(0)
         await channel.drain()

@@ -17,6 +17,7 @@ from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main
 from aiostream_ds.cli.setting_names import missing_options
 from aiostream_ds.cli.target import find_target
+from aiostream_ds.packaging import contract_check
 from aiostream_ds.sources.builtin_plugin import SOURCES
 
 MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
@@ -510,3 +511,28 @@ def test_check_finds_what_panels_and_alert_rules_cannot_use(capsys, here):
     assert "error    history names: the history must have at most `limit` rows, got 3" in out
     assert "error    history names: the history must have rows from `start` on" in out
     assert "warning  alert rules names: " in out
+
+
+BLOCKED = """
+import time
+from aiostream_ds import DataSource, stream
+
+class Blocked(DataSource):
+    @stream
+    async def rows(self):
+        yield {"n": 1}
+        time.sleep(3600)
+        yield {"n": 2}
+"""
+
+
+@pytest.mark.slow
+def test_check_of_a_plugin_that_answers_no_more_ends_with_an_error(capsys, here, monkeypatch):
+    monkeypatch.setattr(contract_check, "ANSWER_TIMEOUT", 1.0)
+    monkeypatch.setattr(contract_check, "FIRST_ROW_TIMEOUT", 2.0)
+    (here / "checked_file.py").write_text(BLOCKED)
+    assert main(["check", "checked_file.py"]) == 1
+    out = capsys.readouterr().out
+    assert "error    metrics: TimeoutError: expected an answer within 1 s, got none" in out
+    assert "warning  event loop: it was blocked, and every stream and call waited: " in out
+    assert "line 9, in rows time.sleep(3600)" in out

@@ -8,7 +8,7 @@ import contextlib
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]
 
+Report = Callable[[Finding], None]
+
 _RUN = "import sys; from aiostream_ds.cli import main; sys.exit(main(['run', *sys.argv[1:]]))"
 
 
@@ -66,33 +68,39 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Print the findings."""
-    findings = []
+    """Print the findings, each when it is found."""
+    findings: list[Finding] = []
+
+    def report(finding: Finding) -> None:
+        findings.append(finding)
+        if not parsed.quiet or finding.level is not Level.OK:
+            print(finding, flush=True)
+
     try:
-        for finding in _findings(parsed):
-            findings.append(finding)
-            if not parsed.quiet or finding.level is not Level.OK:
-                print(finding, flush=True)
+        _check(parsed, report)
     except PackagingError as error:
         raise CommandError(str(error)) from None
     return 1 if worst(findings) is Level.ERROR else 0
 
 
-def _findings(parsed: argparse.Namespace) -> Iterator[Finding]:
+def _check(parsed: argparse.Namespace, report: Report) -> None:
     settings, secrets = parse_pairs(parsed.settings), parse_pairs(parsed.secret, json=False)
     if parsed.what is None or parsed.what.partition(":")[0].endswith(".py"):
-        yield from _check_class(parsed, settings, secrets)
-        return
-    with _open_package(Path(parsed.what)) as (folder, zip_findings):
-        yield from zip_findings
-        yield from check_folder(folder, root_url=parsed.root_url)
+        return _check_class(parsed, settings, secrets, report)
+    with _open_package(Path(parsed.what), report) as folder:
+        for finding in check_folder(folder, root_url=parsed.root_url):
+            report(finding)
         if not parsed.no_start and (folder / "plugin.json").is_file():
-            yield from _check_start(folder, parsed.path, settings, secrets)
+            _check_start(folder, parsed.path, settings, secrets, report)
 
 
 def _check_start(
-    folder: Path, paths: Sequence[str], settings: dict[str, Any], secrets: dict[str, str]
-) -> Iterator[Finding]:
+    folder: Path,
+    paths: Sequence[str],
+    settings: dict[str, Any],
+    secrets: dict[str, str],
+    report: Report,
+) -> None:
     """Start the package, and check that it writes nothing into its folder."""
     before = _listing(folder)
     name = executable_name(read_manifest(folder / "plugin.json"), current_platform())
@@ -100,26 +108,29 @@ def _check_start(
     check_names_in_document(schema, settings, secrets)
     channels = [CheckedChannel(path) for path in paths] or default_channels(schema, settings)
     missing = missing_options(schema, settings, secrets)
-    yield from _check_process([str(folder / name)], channels, settings, secrets, missing)
+    _check_process([str(folder / name)], channels, settings, secrets, missing, report)
     changed = sorted(_listing(folder) ^ before)
     text = f"changed while it ran: {changed[:5]}" if changed else "unchanged while it ran"
-    yield Finding(Level.ERROR if changed else Level.OK, "folder", text)
+    report(Finding(Level.ERROR if changed else Level.OK, "folder", text))
 
 
 def _check_class(
-    parsed: argparse.Namespace, settings: dict[str, Any], secrets: dict[str, str]
-) -> Iterator[Finding]:
+    parsed: argparse.Namespace,
+    settings: dict[str, Any],
+    secrets: dict[str, str],
+    report: Report,
+) -> None:
     catalog = Catalog(*find_target(parsed.what))
     check_names(catalog, settings, secrets)
     schema = forms.describe(catalog)
     plan = catalog.pick(msgspec.json.encode(settings))._ds_plan
-    yield Finding(Level.OK, "class", "it can be loaded, and its forms can be made")
+    report(Finding(Level.OK, "class", "it can be loaded, and its forms can be made"))
     kind = catalog.pick(msgspec.json.encode(settings))
     if parsed.no_start:
         return
     problem = health_problem(kind)
     if problem is not None:
-        yield Finding(Level.WARNING, "health", problem.text, problem.cure)
+        report(Finding(Level.WARNING, "health", problem.text, problem.cure))
     command = [sys.executable, "-IBXutf8", "-c", _RUN]
     if parsed.what is not None:
         file, colon, name = parsed.what.partition(":")
@@ -128,7 +139,7 @@ def _check_class(
     python_names = {f.name: f.encode_name for f in msgspec.structs.fields(kind._ds_plan.settings)}
     given = {python_names.get(name, name): value for name, value in settings.items()}
     missing = missing_options(schema, given, secrets)
-    yield from _check_process(command, channels, settings, secrets, missing)
+    _check_process(command, channels, settings, secrets, missing, report)
 
 
 def _channel(plan: Plan, path: str) -> CheckedChannel:
@@ -143,16 +154,18 @@ def _listing(folder: Path) -> set[tuple[str, int, int]]:
 
 
 @contextlib.contextmanager
-def _open_package(path: Path) -> Iterator[tuple[Path, Sequence[Finding]]]:
+def _open_package(path: Path, report: Report) -> Iterator[Path]:
     """The package's folder; a zip is unpacked."""
     if path.is_dir():
-        yield path.resolve(), ()
+        yield path.resolve()
         return
     if not path.is_file() or not zipfile.is_zipfile(path):
         raise CommandError(f"expected FILE.py[:Class], a folder or a zip, got {str(path)!r}")
     text = f"{megabytes(path.stat().st_size)} packed; Grafana has no limit"
     with tempfile.TemporaryDirectory(prefix="aiostream-ds-") as scratch:
-        yield unpack(path, Path(scratch)), (Finding(Level.OK, "zip", text),)
+        folder = unpack(path, Path(scratch))
+        report(Finding(Level.OK, "zip", text))
+        yield folder
 
 
 def _check_process(
@@ -161,19 +174,19 @@ def _check_process(
     settings: dict[str, Any],
     secrets: dict[str, str],
     missing: Sequence[str],
-) -> Iterator[Finding]:
+    report: Report,
+) -> None:
     """Start the process and call it; with missing settings, only start and stop it."""
 
-    async def collect() -> list[Finding]:
+    async def check() -> None:
+        found = check_over_grpc(command, channels, settings, secrets)
         try:
-            if missing:
-                return [finding async for finding in check_start(command)]
-            found = check_over_grpc(command, channels, settings, secrets)
-            return [finding async for finding in found]
+            async for finding in check_start(command) if missing else found:
+                report(finding)
         except NotStarted as error:
-            return [not_started(error)]
+            report(not_started(error))
 
-    yield from anyio.run(collect)
+    anyio.run(check)
     if missing:
         text = "calls are not checked: it has settings without a default"
-        yield Finding(Level.WARNING, "settings", text, f"use {' '.join(missing)}")
+        report(Finding(Level.WARNING, "settings", text, f"use {' '.join(missing)}"))

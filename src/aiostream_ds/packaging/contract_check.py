@@ -3,7 +3,8 @@ metrics and Shutdown.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from aiostream_ds._paths import KINDS, NULL
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds.packaging.findings import Finding, Level
 from aiostream_ds.testing.grafana import Grafana, QueryFailed
 from aiostream_ds.testing.problems import alert_problem, cursor_problem, history_problems
@@ -29,6 +31,9 @@ __all__ = [
 
 FIRST_ROW_TIMEOUT = 10.0
 """Seconds for the first row of a channel."""
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds for the answer to a call: a plugin whose event loop is blocked answers none."""
 
 FAST_EXIT = 0.2
 """Seconds from Shutdown to the process's end; Grafana waits 2."""
@@ -95,6 +100,7 @@ class _LogLine(msgspec.Struct):
     message: str = msgspec.field(name="@message")
     path: str = ""
     error: str = ""
+    stack: str = ""
 
 
 async def check_start(command: Sequence[str]) -> AsyncIterator[Finding]:
@@ -126,6 +132,8 @@ async def check_over_grpc(
             async for finding in _check_calls(grafana, channels, process):
                 yield finding
         yield await _check_end(process)
+    for finding in _blocking_code(process.stderr):
+        yield finding
 
 
 def not_started(error: NotStarted) -> Finding:
@@ -152,17 +160,28 @@ async def _check_calls(
             for finding in await _check_history(grafana, channel.path, channel.query):
                 yield finding
     try:
-        count = len(await grafana.metrics())
+        with _answers():
+            count = len(await grafana.metrics())
     except _FAILURES as error:
         yield Finding(Level.ERROR, "metrics", _describe(error))
     else:
         yield _ok("metrics", f"{count} values")
 
 
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Limit the time of what waits for an answer. Raises TimeoutError."""
+    with anyio.move_on_after(ANSWER_TIMEOUT) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise TimeoutError(f"expected an answer within {ANSWER_TIMEOUT:g} s, got none")
+
+
 async def _check_health(grafana: Grafana) -> Finding:
     started = time.monotonic()
     try:
-        ok, message = await grafana.health()
+        with _answers():
+            ok, message = await grafana.health()
     except _FAILURES as error:
         return Finding(Level.ERROR, "health", _describe(error))
     text = f"{message!r} after {time.monotonic() - started:.3f} s"
@@ -173,7 +192,8 @@ async def _check_health(grafana: Grafana) -> Finding:
 
 async def _check_unknown_path(grafana: Grafana) -> Finding:
     try:
-        await grafana.follow("x/no-such-path")  # a reserved prefix
+        with _answers():
+            await grafana.follow("x/no-such-path")  # a reserved prefix
     except Refused as refused:
         if refused.status == "NOT_FOUND":
             return _ok("unknown path", "refused")
@@ -186,7 +206,8 @@ async def _check_unknown_path(grafana: Grafana) -> Finding:
 async def _check_query(grafana: Grafana, channel: CheckedChannel) -> Finding:
     subject = f"query {channel.path}"
     try:
-        frames = await grafana.query(channel.query or {})
+        with _answers():
+            frames = await grafana.query(channel.query or {})
     except (QueryFailed, *_FAILURES) as error:
         return Finding(Level.ERROR, subject, _describe(error))
     found = [f.meta.channel for f in frames if f.meta is not None and f.meta.channel]
@@ -201,18 +222,21 @@ async def _check_stream(grafana: Grafana, path: str, process: Process) -> Findin
     subject = f"stream {path}"
     started = time.monotonic()
     try:
-        viewer = await grafana.follow(path)
+        with _answers():
+            viewer = await grafana.follow(path)
         row = await viewer.next(FIRST_ROW_TIMEOUT)
         viewer.leave()
     except (Refused, anyio.EndOfStream, *_FAILURES) as error:
         reason = _logged(process.stderr, path)
         return Finding(Level.ERROR, subject, f"{_describe(error)}{reason and f'; {reason}'}")
-    return _ok(subject, f"first row after {time.monotonic() - started:.3f} s: {row}")
+    seconds = time.monotonic() - started
+    return _ok(subject, f"first row after {seconds:.3f} s: {short_repr(row)}")
 
 
 async def _check_cursor(grafana: Grafana, path: str, query: Mapping[str, Any]) -> list[Finding]:
     try:
-        problem = await cursor_problem(grafana, path, query)
+        with _answers():
+            problem = await cursor_problem(grafana, path, query)
     except (QueryFailed, Refused, *_FAILURES):
         return []  # the checks of the query and of the stream report it
     if problem is None:
@@ -223,8 +247,9 @@ async def _check_cursor(grafana: Grafana, path: str, query: Mapping[str, Any]) -
 async def _check_history(grafana: Grafana, path: str, query: Mapping[str, Any]) -> list[Finding]:
     subject = f"history {path}"
     try:
-        problems = await history_problems(grafana, query)
-        alert = await alert_problem(grafana, query)
+        with _answers():
+            problems = await history_problems(grafana, query)
+            alert = await alert_problem(grafana, query)
     except (QueryFailed, *_FAILURES) as error:
         return [Finding(Level.ERROR, subject, _describe(error))]
     found = [Finding(Level.ERROR, subject, each.text, each.cure) for each in problems]
@@ -259,15 +284,31 @@ def _describe(error: BaseException) -> str:
 def _logged(log: str, path: str) -> str:
     """The last warning or error in a log about this path, with the exception; empty if there is
     none."""
-    for line in reversed(log.splitlines()):
-        try:
-            entry = msgspec.json.decode(line, type=_LogLine)
-        except ValueError:
-            continue
+    for entry in reversed(_entries(log)):
         if entry.path == path and entry.level in ("warn", "error"):
             error = entry.error.strip().rpartition("\n")[2]
             return f"{entry.message}: {error}" if error else entry.message
     return ""
+
+
+def _blocking_code(log: str) -> list[Finding]:
+    """A finding for each place that has blocked the event loop: its frame in the stack."""
+    found = []
+    for entry in _entries(log):
+        if entry.stack:  # only the watchdog of the event loop logs one
+            place = " ".join(entry.stack.split("File ")[-1].split())
+            text = f"it was blocked, and every stream and call waited: {place}"
+            cure = "await, or write the method as a `def`, which runs in a thread"
+            found.append(Finding(Level.WARNING, "event loop", text, cure))
+    return found
+
+
+def _entries(log: str) -> list[_LogLine]:
+    entries = []
+    for line in log.splitlines():
+        with suppress(ValueError):
+            entries.append(msgspec.json.decode(line, type=_LogLine))
+    return entries
 
 
 def _last_message(log: str) -> str:

@@ -419,6 +419,13 @@ def _():
     return hooked("publish", hook)
 
 
+@wrong("hook", "expected the parameters (data, id) or (data, user, id) of a publish hook, got")
+def _():
+    async def hook(self, id, data, user): ...
+
+    return hooked("publish", hook)
+
+
 @wrong("hook", "expected a parameter for one argument by name, got 'id'")
 def _():
     async def hook(self, user, id, /): ...

@@ -266,10 +266,12 @@ class _Compiler:
         expected = [*leading, *stream.pattern.fields]
         by_name = set(found[len(leading) :])
         if len(found) != len(expected) or by_name != set(stream.pattern.fields):
+            wanted = f"({', '.join(expected)})"
+            if info.kind == "publish" and "user" in found and leading == ["data"]:
+                wanted += f" or ({', '.join(['data', 'user', *stream.pattern.fields])})"
             raise self._error(
                 name,
-                f"expected the parameters ({', '.join(expected)}) of a {info.kind} hook, "
-                f"got ({', '.join(found)})",
+                f"expected the parameters {wanted} of a {info.kind} hook, got ({', '.join(found)})",
             )
 
     def _stream(self, stream: Stream[Any, Any], hooks: dict[str, str]) -> StreamPlan:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import h2.connection
 import h2.events
@@ -153,6 +153,43 @@ async def test_an_unknown_method_is_unimplemented_and_the_connection_stays_open(
         assert status is Status.UNIMPLEMENTED
         assert "/pluginv2.New/Thing" in message
         assert (await host.call(data=b"alive")).data == b"alive"
+
+
+async def respond_late(request, call):
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    return Reply(data=b"late")
+
+
+async def stream_late(request, call):
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+
+
+async def refuse_late(request, call):
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        raise GRPCError(Status.NOT_FOUND, "late") from None
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        unary(respond_late, Request, Reply),
+        unary(refuse_late, Request, Reply),
+        server_stream(stream_late, Request, Reply),
+    ],
+    ids=["response", "error", "stream"],
+)
+async def test_what_a_function_does_after_its_deadline_does_not_change_the_status(tmp_path, method):
+    async with serving(tmp_path, {"/late": method}) as host:
+        raw = await Raw.connect(host)
+        raw.request("/late", timeout="10m")
+        raw.message(b"")
+        assert (await raw.trailers())["grpc-status"] == str(Status.DEADLINE_EXCEEDED.value)
+        assert not raw.received
+        await raw.close()
 
 
 async def test_a_call_ends_at_the_hosts_deadline(tmp_path):

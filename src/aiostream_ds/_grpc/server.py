@@ -3,6 +3,8 @@
 Its interface is that of grpclib's server, which is not imported: that one brings h2, and takes its
 HTTP/2 connection from private methods only.
 Each call is cancelled at most once and always gets a status, unless the host has reset its stream.
+After the host's deadline that is DEADLINE_EXCEEDED, whatever the call's function does, as in other
+gRPC servers.
 
     accepted ──▶ running ──▶ finished     status and message in the trailers
                   ▲   ├──▶ reset          by the host or a lost connection: cancelled, no status
@@ -44,6 +46,7 @@ CALLS_AT_ONCE = 32
 log = get_logger(__name__)
 
 
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}  # of grpc-timeout
 _CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
 
 
@@ -192,11 +195,8 @@ class _ConnectionCalls:
                 return False
             call.take()
             return True
-        except GRPCError as error:
-            call.finish(error.status, error.message or "")
-        except BaseException as error:  # as in `_respond`; the other calls of this iteration begin
-            log.exception("%s failed", call.path)
-            call.finish(Status.INTERNAL, describe(error))
+        except BaseException as error:  # the other calls of this iteration begin
+            call.finish(*_failure(call, error))
         self._end(call, is_cancelled=False)
         return True
 
@@ -212,17 +212,7 @@ class _ConnectionCalls:
         """End the call when the host's deadline has passed. Raises GRPCError for a bad one."""
         if grpc_timeout is None or call.deadline is not None:
             return
-        from grpclib.metadata import decode_timeout  # imports multidict
-
-        try:
-            if len(grpc_timeout) > 9:  # `decode_timeout` takes any number of digits
-                raise ValueError
-            call.deadline = self._loop.time() + decode_timeout(grpc_timeout)
-        except ValueError:
-            raise GRPCError(
-                Status.INVALID_ARGUMENT,
-                f"grpc-timeout must be 1 to 8 digits and one of HMSmun, got {grpc_timeout!r}",
-            ) from None
+        call.deadline = self._loop.time() + _seconds_of(grpc_timeout)
         call.timer = self._loop.call_at(
             call.deadline, self._expired, call, context=self._timer_context
         )
@@ -315,8 +305,6 @@ class _ConnectionCalls:
                 response.cancel()
         except StreamClosedError:
             pass  # the host reset the stream during a write: `finish` sends nothing
-        except GRPCError as error:
-            status, message = error.status, error.message or ""
         except asyncio.CancelledError:
             status, message = _ending_of(call)
             if not _is_deadline_the_cause(call):
@@ -325,9 +313,24 @@ class _ConnectionCalls:
         except GeneratorExit:
             raise  # the event loop is gone
         except BaseException as error:
-            log.exception("%s failed", call.path)
-            status, message = Status.INTERNAL, describe(error)
+            status, message = _failure(call, error)
+        if call.has_expired:  # whatever the function has made of its cancellation
+            status, message = _ending_of(call)
         call.finish(status, message)
+
+
+def _seconds_of(grpc_timeout: str) -> float:
+    """The value of a grpc-timeout. Raises GRPCError.
+
+    Not grpclib's `decode_timeout`: that takes any number of digits, and imports multidict.
+    """
+    number, unit = grpc_timeout[:-1], _UNITS.get(grpc_timeout[-1:])
+    if unit is None or len(number) > 8 or not (number.isascii() and number.isdecimal()):
+        raise GRPCError(
+            Status.INVALID_ARGUMENT,
+            f"grpc-timeout must be 1 to 8 digits and one of HMSmun, got {grpc_timeout!r}",
+        )
+    return int(number) * unit
 
 
 async def _handle(call: Call) -> Unattended | None:
@@ -340,12 +343,20 @@ async def _handle(call: Call) -> Unattended | None:
         raise GRPCError(Status.INTERNAL, f"{call.path}: expected one request message, got none")
     response = await method.func(request, call)
     if method.kind == "unary":
-        rest = call.respond(response)
+        rest = None if call.has_expired else call.respond(response)
         if rest is not None:
             await rest
         return None
     unattended: Unattended | None = response
     return unattended
+
+
+def _failure(call: Call, error: BaseException) -> tuple[Status, str]:
+    """Status and message of a call whose function has raised. Logs what is not a GRPCError."""
+    if isinstance(error, GRPCError):
+        return error.status, error.message or ""
+    log.error("%s failed", call.path, exc_info=error)
+    return Status.INTERNAL, describe(error)
 
 
 def _ending_of(call: Call) -> tuple[Status, str]:

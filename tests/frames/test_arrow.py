@@ -344,6 +344,46 @@ def test_an_invalid_array_of_strings_is_refused(field: Field, message: str) -> N
             encode(Frame(field))
 
 
+LENGTH = 2_000
+
+
+def divided(ends: "np.ndarray[Any, Any]", text: bytes) -> Any:
+    """An array of `LENGTH` strings with these offsets into a text."""
+    offsets = pa.py_buffer(ends.astype("i4").tobytes())
+    return pa.StringArray.from_buffers(LENGTH, offsets, pa.py_buffer(text))
+
+
+def unordered() -> "np.ndarray[Any, Any]":
+    ends = np.arange(LENGTH + 1)
+    ends[5] = 3
+    return ends
+
+
+@pytest.mark.parametrize(
+    "strings",
+    [
+        divided(np.arange(LENGTH + 1), b"x" * (LENGTH - 1) + b"\xff"),
+        divided(np.arange(LENGTH + 1), "ä".encode() * (LENGTH // 2)),
+        divided(unordered(), b"x" * LENGTH),
+    ],
+    ids=["invalid UTF-8", "a character divided", "offsets that do not grow"],
+)
+def test_an_invalid_array_of_many_strings_is_refused(strings: Any) -> None:
+    with pytest.raises(FrameError, match="'t': expected valid UTF-8, got "):
+        arrow.encode(Frame(Field("t", strings)))
+
+
+@pytest.mark.parametrize(
+    "texts", [["a", ""], ["ä", "a"], ["", ""]], ids=["ASCII", "UTF-8", "empty"]
+)
+def test_an_array_of_many_strings_is_sent_as_it_is(texts: list[str]) -> None:
+    strings = pa.array(texts * LENGTH)
+    for values in (strings, strings[1:-1]):
+        assert arrow.decode(arrow.encode(Frame(Field("t", values)))).fields[0].values == (
+            values.to_pylist()
+        )
+
+
 def test_values_replaced_by_an_array_of_another_type_are_refused() -> None:
     field = Field("t", pa.array(["a"]))
     field.values = pa.array([1])

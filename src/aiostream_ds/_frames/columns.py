@@ -8,6 +8,7 @@ their own methods.
 
 import enum
 import struct
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sized
 from datetime import datetime
 from math import inf
@@ -430,10 +431,29 @@ def _check_arrow_strings(name: str, values: Any, nullable: bool) -> None:
         row = values.is_null().index(True).as_py()
         raise FrameError(f"{_place(name, row, values)}: expected {_NOT_NONE}, got None")
     try:
-        values.validate(full=True)
+        values.validate(full=len(values) < _MANY_STRINGS or not _are_ascii(values))
     except ValueError as error:
         raise FrameError(f"field {name!r}: expected valid UTF-8, got {error}") from None
 
+
+def _are_ascii(values: Any) -> bool:
+    """Whether this array of strings is valid because all its bytes are ASCII and its offsets grow.
+    False: pyarrow, which decodes one string after the other, has to find out."""
+    numpy = sys.modules.get("numpy")
+    _, offsets, data = values.buffers()
+    if numpy is None or values.null_count or data is None:
+        return False
+    try:
+        ends = numpy.frombuffer(offsets, "i4", len(values) + 1, 4 * values.offset)
+        text = numpy.frombuffer(data, "i1")
+    except ValueError:  # too short
+        return False
+    if ends[0] < 0 or ends[-1] > len(text) or (ends[1:] < ends[:-1]).any():
+        return False
+    return bool(text[ends[0] : ends[-1]].min(initial=0) >= 0)
+
+
+_MANY_STRINGS = 1_000  # from which on numpy takes less time than `validate`
 
 _NOT_NONE = "a value, the field is not nullable"
 

@@ -451,11 +451,14 @@ class Pattern:
             return None
         values: dict[str, Any] = {}
         for part, text in zip(self._parts, texts, strict=True):
-            value = part.match(text)
+            if part.kind is None:
+                if text != part.text:
+                    return None
+                continue
+            value = part.kind.match(text)
             if value is None:
                 return None
-            if part.kind is not None:
-                values[part.text] = None if value is _NONE else value
+            values[part.text] = None if value is _NONE else value
         return values
 
     def complete(self, text: str, defaults: Mapping[str, object]) -> str | None:

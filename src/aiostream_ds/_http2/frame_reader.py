@@ -8,6 +8,7 @@ from aiostream_ds._http2.protocol_errors import Http2Error, RateLimitExceeded
 from aiostream_ds._http2.wire import (
     ACK,
     CONTINUATION,
+    DATA,
     DEFAULT_FRAME_SIZE,
     END_HEADERS,
     FRAME_HEADER,
@@ -83,8 +84,10 @@ class FrameReader:
                 break
             number &= LARGEST_WINDOW  # 4.1: the reserved bit is ignored
             payload = data[start:position]
-            if kind == WINDOW_UPDATE and length == 4 and self._between_blocks:
-                yield kind, flags, number, payload  # nearly every frame
+            if self._between_blocks and (
+                (kind == WINDOW_UPDATE and length == 4) or (kind == DATA and number)
+            ):
+                yield kind, flags, number, payload  # nearly every frame: its shape is right
                 continue
             frame = self._checked(kind, flags, number, payload)
             if frame is not None:
@@ -109,7 +112,8 @@ class FrameReader:
             self._settings_seen = self._between_blocks = True
         if kind >= _TYPES:
             return None
-        _check_shape(kind, flags, number, payload)
+        if kind != HEADERS or not number:
+            _check_shape(kind, flags, number, payload)
         if kind == HEADERS:
             payload = _header_fragment(flags, number, payload)
             if not flags & END_HEADERS:

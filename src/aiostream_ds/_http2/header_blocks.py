@@ -4,11 +4,14 @@ A host puts what differs in each call, as a deadline or a trace, into the dynami
 two blocks are equal: each has to be decoded.
 """
 
+from collections.abc import Sequence
+from itertools import chain
+
 from aiostream_ds._http2.huffman import decode_huffman
 from aiostream_ds._http2.protocol_errors import Http2Error, RateLimitExceeded
 from aiostream_ds._http2.wire import ErrorCode
 
-__all__ = ["BlockDecoder", "Field"]
+__all__ = ["BlockDecoder", "Field", "list_size"]
 
 Field = tuple[bytes, bytes]
 """Name and value of a header."""
@@ -18,6 +21,7 @@ TABLE_SIZE = 4_096
 sent."""
 
 _ENTRY_OVERHEAD = 32  # 4.1
+_PART = 1_024  # bytes of a block after which its fields are counted; most blocks are shorter
 _LONGEST_INTEGER = 5  # bytes after its prefix; longer ones are errors (5.1)
 # appendix A; names without a value have the empty one
 _STATIC: tuple[Field, ...] = (
@@ -52,12 +56,13 @@ class BlockDecoder:
         limit: bytes of the fields of one block, counted as in SETTINGS_MAX_HEADER_LIST_SIZE.
     """
 
-    __slots__ = ("_entries", "_limit", "_size", "_table_size")
+    __slots__ = ("_limit", "_size", "_table", "_table_size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._entries: list[Field] = []  # the dynamic table, the newest entry last
-        self._size = 0
+        # by index: nothing, the static table, and the dynamic one, whose newest entry is first
+        self._table: list[Field] = [(b"", b""), *_STATIC]
+        self._size = 0  # of the dynamic table
         self._table_size = TABLE_SIZE
 
     def decode(self, block: bytes) -> list[Field]:
@@ -67,67 +72,70 @@ class BlockDecoder:
         above the limit. The connection is over then.
         """
         fields: list[Field] = []
-        position, end, listed = 0, len(block), 0
+        position, end = 0, len(block)
+        while position < end:
+            position = self._decode_some(block, position, fields)
+            if list_size(fields) > self._limit:
+                raise RateLimitExceeded(
+                    f"oversized header block: at most {self._limit} bytes are allowed"
+                )
+        return fields
+
+    def _decode_some(self, block: bytes, position: int, fields: list[Field]) -> int:
+        """Decode the fields that begin in the next `_PART` bytes. Returns the next position."""
+        table, end = self._table, min(len(block), position + _PART)
         try:
             while position < end:
                 first = block[position]
                 position += 1
-                if first > 0x7F:  # 6.1: indexed
+                if first > 0x7F:  # 6.1: indexed; nearly every field
                     index = first & 0x7F
                     if index == 0x7F:
                         index, position = _integer(block, position, index)
-                    field = self._entry(index)
+                    if not 0 < index < len(table):
+                        raise self._no_entry(index)
+                    fields.append(table[index])
                 elif first & 0xE0 == 0x20:  # 6.3
                     position = self._resize(block, position, first & 0x1F, fields)
-                    continue
-                else:  # 6.2: a literal, which enters the table or not
-                    mask = 0x3F if first > 0x3F else 0x0F
-                    index = first & mask
-                    if index == mask:
-                        index, position = _integer(block, position, index)
-                    if index:
-                        name = self._entry(index)[0]
-                    else:
-                        name, position = _string(block, position)
-                    value, position = _string(block, position)
-                    field = name, value
-                    if first > 0x3F:
-                        self._add(field)
-                fields.append(field)
-                listed += len(field[0]) + len(field[1]) + _ENTRY_OVERHEAD
-                if listed > self._limit:
-                    raise RateLimitExceeded(
-                        f"oversized header block: at most {self._limit} bytes are allowed"
-                    )
+                else:
+                    position = self._literal(block, position, first, fields)
         except IndexError:
             raise _invalid(f"expected a whole field at byte {position}") from None
-        return fields
+        return position
 
-    def _entry(self, index: int) -> Field:
+    def _literal(self, block: bytes, position: int, first: int, fields: list[Field]) -> int:
+        """6.2: a field that enters the table or not. Returns the next position."""
+        mask = 0x3F if first > 0x3F else 0x0F
+        index = first & mask
+        if index == mask:
+            index, position = _integer(block, position, index)
+        if not index:
+            name, position = _string(block, position)
+        elif index < len(self._table):
+            name = self._table[index][0]
+        else:
+            raise self._no_entry(index)
+        value, position = _string(block, position)
+        fields.append((name, value))
+        if first > 0x3F:
+            self._add((name, value))
+        return position
+
+    def _no_entry(self, index: int) -> Http2Error:
         """2.3.3: the static table, then the dynamic one, the newest entry first."""
-        if index >= _FIRST_DYNAMIC:
-            place = index - _FIRST_DYNAMIC
-            if place < len(self._entries):
-                return self._entries[-1 - place]
-        elif index:
-            return _STATIC[index - 1]
-        last = len(_STATIC) + len(self._entries)
-        raise _invalid(f"an index must be 1 to {last}, got {index}")
+        return _invalid(f"an index must be 1 to {len(self._table) - 1}, got {index}")
 
     def _add(self, field: Field) -> None:
         """4.4: an entry that is larger than the table empties it."""
-        self._entries.append(field)
-        self._size += _size_of(field)
+        self._table.insert(_FIRST_DYNAMIC, field)
+        self._size += list_size((field,))
         if self._size > self._table_size:
             self._evict()
 
     def _evict(self) -> None:
         """4.3."""
-        entries, count = self._entries, 0
         while self._size > self._table_size:
-            self._size -= _size_of(entries[count])
-            count += 1
-        del entries[:count]
+            self._size -= list_size((self._table.pop(),))
 
     def _resize(self, block: bytes, position: int, size: int, fields: list[Field]) -> int:
         """4.2 and 6.3: the host changes the size of the table. Returns the next position."""
@@ -142,9 +150,10 @@ class BlockDecoder:
         return position
 
 
-def _size_of(field: Field) -> int:
-    """4.1."""
-    return len(field[0]) + len(field[1]) + _ENTRY_OVERHEAD
+def list_size(fields: Sequence[Field]) -> int:
+    """The size of these fields, as SETTINGS_MAX_HEADER_LIST_SIZE and the size of the table count it
+    (4.1; RFC 9113, 6.5.2)."""
+    return sum(map(len, chain.from_iterable(fields))) + _ENTRY_OVERHEAD * len(fields)
 
 
 def _string(block: bytes, position: int) -> tuple[bytes, int]:

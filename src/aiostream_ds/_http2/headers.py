@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from aiostream_ds._http2.header_blocks import BlockDecoder, Field
+from aiostream_ds._http2.header_blocks import BlockDecoder, Field, list_size
 
 __all__ = [
     "HEADER_LIST_LIMIT",
@@ -56,17 +56,17 @@ def parse_request_head(headers: Iterable[Field]) -> RequestHead:
     """Parse a request's headers. Equal headers share one cached object: do not change it. So do
     headers that differ in their deadlines only, except for `timeout`."""
     fields = list(headers)
-    timeout: str | None = None
-    for index, (name, value) in enumerate(fields):
-        if name == _TIMEOUT and value.isalnum():
-            timeout = value.decode()
-            fields[index] = _ANY_TIMEOUT  # in its place: no pseudo-header may follow it
+    timeout = dict(fields).get(_TIMEOUT)
+    if timeout is None or not timeout.isalnum():
+        return _head_of(tuple(fields))
+    # in its place: no pseudo-header may follow it
+    fields[fields.index((_TIMEOUT, timeout))] = _ANY_TIMEOUT
     head = _head_of(tuple(fields))
-    return head if timeout is None else RequestHead(*head[:3], timeout, *head[4:])
+    return RequestHead(*head[:3], timeout.decode(), *head[4:])
 
 
 def _head_of(key: RawHeaders) -> RequestHead:
-    if sum([len(name) + len(value) for name, value in key]) > _CACHE_ITEM_BYTES:
+    if list_size(key) > _CACHE_ITEM_BYTES:
         return _parse_request_head.__wrapped__(key)
     return _parse_request_head(key)
 

@@ -11,6 +11,9 @@ _SIZES = (
     "qqkjmnmpqqqrrqopjlqrrqrollqqsrrrkoklmllnmmppooqnqrqqrrrrrsrrrrrqu"
 )
 _END = 256
+_WINDOW = 12  # bits that are looked up at once: two digits or letters
+_MASK = (1 << _WINDOW) - 1
+_STEP = 8  # bytes that are decoded at a time: most texts at once, and no long integer
 _LONGEST_PADDING = 7
 
 
@@ -43,25 +46,49 @@ _SHORT = _short_codes()
 _LONG = [each for each in _codes() if each[0] > 8]
 
 
+class _Windows(dict[int, tuple[bytes, int]]):
+    """By the next bits: the text of the short codes that are whole in them, and its number of bits;
+    0 bits: a longer code. Made when they are needed: few of the 4,096 are."""
+
+    def __missing__(self, window: int) -> tuple[bytes, int]:
+        text, used = b"", 0
+        while True:
+            symbol, size = _SHORT[(window << 8) >> _WINDOW - used & 0xFF]
+            if not size or used + size > _WINDOW:
+                break
+            text += bytes((symbol,))
+            used += size
+        self[window] = text, used
+        return text, used
+
+
+_WINDOWS = _Windows()
+
+
 def decode_huffman(data: bytes) -> bytes:
     """The string with this code. Raises ValueError for a code that is not complete or that has the
     end of the string in it, and for padding that is too long or has zeros."""
     text = bytearray()
-    bits = held = 0  # the bits that are not decoded, and their number
-    for byte in data:
-        bits, held = bits << 8 | byte, held + 8
-        while held >= 8:
-            symbol, size = _SHORT[bits >> held - 8]
+    bits = held = 0  # what is not decoded is in the lowest bits; their number
+    for start in range(0, len(data), _STEP):
+        part = data[start : start + _STEP]
+        bits = bits << 8 * len(part) | int.from_bytes(part, "big")
+        held += 8 * len(part)
+        while held >= _WINDOW:
+            found, size = _WINDOWS[bits >> held - _WINDOW & _MASK]
             if not size:
-                symbol, size = _long_code(bits, held)
+                symbol, size = _long_code(bits & (1 << held) - 1, held)
                 if not size:
                     break  # the rest of the code is in the next bytes
+                found = bytes((symbol,))
             held -= size
-            bits &= (1 << held) - 1
-            text.append(symbol)
+            text += found
+        bits &= (1 << held) - 1
     while held:
         # padded with ones, as no short code consists of them
-        symbol, size = _SHORT[(bits << 8 | 0xFF) >> held & 0xFF] if held < 8 else (0, 0)
+        symbol, size = _SHORT[(bits << 8 | 0xFF) >> held & 0xFF]
+        if not size:
+            symbol, size = _long_code(bits, held)
         if not 0 < size <= held:
             break
         held -= size

@@ -121,3 +121,24 @@ def test_the_same_bytes_give_the_same_context_and_the_cache_is_bounded() -> None
     for number in range(1000):
         assert parse(bytes(pb.PluginContext(org_id=number))).org_id == number
     assert parse(first) == cached
+
+
+def test_short_headers_are_decoded_once_and_long_ones_and_secrets_are_not_kept() -> None:
+    headers = {"X-Dashboard-Uid": "dashboard", "Authorization": "Bearer " + "t" * 64}
+    parse = Decoder(pb.RunStreamRequest).parse
+    data = bytes(pb.RunStreamRequest(headers=headers))
+    first, second = parse(data).headers, parse(data).headers
+    assert first == second == headers and first is not second
+    assert first["X-Dashboard-Uid"] is second["X-Dashboard-Uid"]
+    assert first["Authorization"] is not second["Authorization"]
+    secrets = {"password": "a secret"}
+    read = Decoder(pb.DataSourceInstanceSettings).parse
+    data = bytes(pb.DataSourceInstanceSettings(decrypted_secure_json_data=secrets))
+    one, two = read(data).decrypted_secure_json_data, read(data).decrypted_secure_json_data
+    assert one == two == secrets and one["password"] is not two["password"]
+
+
+def test_fields_that_are_not_wanted_are_skipped_whatever_their_type() -> None:
+    query = pb.DataQuery(ref_id="A", max_data_points=300, interval_ms=-1, json=b"{}")
+    decode = Decoder(pb.DataQuery, fields={"json"}).parse
+    assert decode(bytes(query)) == pb.DataQuery(json=b"{}")

@@ -18,6 +18,7 @@ __all__ = [
     "grpc_error",
     "parse_json",
     "plugin_context",
+    "user_of",
 ]
 
 MESSAGE_LIMIT = 4_000
@@ -29,15 +30,13 @@ def plugin_context(context: pb.PluginContext | None) -> PluginContext:
     a user has None."""
     if context is None:
         return PluginContext()
-    user, settings = context.user, context.data_source_instance_settings
+    settings = context.data_source_instance_settings
     return PluginContext(
         plugin_id=context.plugin_id,
         plugin_version=context.plugin_version,
         org_id=context.org_id,
         namespace=context.namespace,
-        user=None
-        if user is None
-        else User(login=user.login, name=user.name, email=user.email, role=user.role),
+        user=user_of(context),
         user_agent=context.user_agent,
         grafana_config=context.grafana_config,
         instance=None
@@ -55,6 +54,14 @@ def plugin_context(context: pb.PluginContext | None) -> PluginContext:
             updated_ms=settings.last_updated_ms,
         ),
     )
+
+
+def user_of(context: pb.PluginContext | None) -> User | None:
+    """The user of a call; None if it has none."""
+    user = None if context is None else context.user
+    if user is None:
+        return None
+    return User(login=user.login, name=user.name, email=user.email, role=user.role)
 
 
 def parse_json(data: bytes, name: str) -> Any:

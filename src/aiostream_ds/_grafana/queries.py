@@ -46,7 +46,7 @@ from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.decorators import LiveChannel
 from aiostream_ds.decorators.stream_options import LOGS
 from aiostream_ds.errors import BadQuery
-from aiostream_ds.models import PluginContext, Query, User
+from aiostream_ds.models import Query, User
 from aiostream_ds.rows import Columns, HistoryRange
 
 __all__ = ["answer"]
@@ -97,11 +97,11 @@ class _Caller(NamedTuple):
 async def answer(
     replay: RowReplay,
     instance: Instance,
-    context: PluginContext,
+    user: User | None,
     message: pb.DataQuery,
     headers: Mapping[str, str],
 ) -> list[Frame]:
-    """The frames of one query, in a request with these headers.
+    """The frames of one query of a user, in a request with these headers.
 
     Raises PluginError for an invalid query or an upstream failure.
     """
@@ -110,20 +110,20 @@ async def answer(
     is_alert_rule = headers.get(FROM_ALERT) == "true"
     has_expression = not is_alert_rule and headers.get(_FROM_EXPRESSION) == "true"
     is_list = headers.get(_PANEL) in _LISTS or message.ref_id == _ANNOTATIONS
-    caller = _Caller(context.user, is_alert_rule, has_expression, is_list)
+    caller = _Caller(user, is_alert_rule, has_expression, is_list)
     model = _model(message)
     streams = model.get("withStreaming") is not False
     if caller.is_alert_rule or caller.has_expression:
         model |= {"exact": False, "withStreaming": False}
     plan = source._ds_plan.query(model["queryType"])
-    query, defaults = decode_query(model, plan, context.user)
+    query, defaults = decode_query(model, plan, user)
     if isinstance(plan, StreamPlan):
-        request = _stream_request(instance, context.user, plan, query)
+        request = _stream_request(instance, user, plan, query)
         frames = await _channel_frames(replay, request, caller, query)
         if caller.has_expression and streams and _ends_now(query):
             _add_notice(frames[0], _EXPRESSION)
     else:
-        await authorize(instance, context.user, "query", query.query_type)
+        await authorize(instance, user, "query", query.query_type)
         by_position, by_name = plan.arguments(query)
         result = await call_method(source, plan.method, *by_position, **by_name)
         frames = await _result_frames(replay, instance, caller, query, result)

@@ -1,8 +1,9 @@
 """Decodes requests ten times as fast as the message classes.
 
 A decoder is a table made from a betterproto2 message class: tag to field. It creates objects of
-that class, equal to those of `parse`, and rejects truncated messages. Plugin contexts, which are
-the same bytes in call after call, are cached: do not change a decoded message.
+that class, equal to those of `parse`, and rejects truncated messages. What is the same bytes in
+call after call, as plugin contexts and short headers are, is cached: do not change a decoded
+message.
 """
 
 from collections.abc import Callable, Collection
@@ -17,9 +18,17 @@ T = TypeVar("T", bound=betterproto2.Message)
 _CACHE_SIZE, _CACHE_ITEM_BYTES = 256, 64 * 1024
 """How many messages of a class are cached, and how large each may be."""
 
-_SET, _APPEND, _PUT = range(3)
+_CACHED_MAP, _PAIR_BYTES = "headers", 64
+"""The map whose entries are cached, and how large each may be: tokens are longer. Other maps, which
+may have secrets, are in messages that are cached as a whole."""
 
-_Entry = tuple[int, str, Callable[[Any], Any]]
+_NUMBER, _SET, _APPEND, _PUT, _SKIP = range(5)
+
+_Convert = Callable[[Any], Any]
+_Entry = tuple[int, str, _Convert]
+
+_UINT64, _SIGN = (1 << 64) - 1, 1 << 63
+_SHIFTS = range(0, 70, 7)  # of the bytes of a varint
 
 
 class Decoder(Generic[T]):
@@ -32,7 +41,7 @@ class Decoder(Generic[T]):
     def __init__(
         self,
         kind: type[T],
-        decoders: "dict[type, Callable[[bytes], Any]] | None" = None,
+        decoders: dict[type, _Convert] | None = None,
         fields: Collection[str] | None = None,
     ) -> None:
         self.__name__ = kind.__name__
@@ -52,25 +61,30 @@ class Decoder(Generic[T]):
         for name, field in meta.meta_by_field_name.items():
             default = meta.default_gen[name]()
             self._template[name] = default
+            wire_type, action, convert = self._field(name, field, meta.cls_by_field.get(name))
             if self._fields is not None and name not in self._fields:
-                continue
-            if isinstance(default, list | dict):
+                if wire_type != 2:
+                    continue
+                action = _SKIP
+            elif action in (_APPEND, _PUT):
                 self._containers.append((name, type(default)))
-            self._add(name, field, meta)
+            self._table[field.number << 3 | wire_type] = (action, name, convert)
         self._template["_unknown_fields"] = b""
 
-    def _add(self, name: str, field: Any, meta: Any) -> None:
+    def _field(self, name: str, field: Any, kind: Any) -> tuple[int, int, _Convert]:
+        """The wire type of a field, what to do with its value, and what converts that."""
         if field.proto_type == betterproto2.TYPE_MAP:
-            entry = Decoder(meta.cls_by_field[name], self._decoders)
-            self._table[field.number << 3 | 2] = (_PUT, name, entry._decode_pair)
-            return
-        wire_type, convert = _conversion(field, meta.cls_by_field.get(name), self._decoders)
-        action = _APPEND if field.repeated else _SET
-        if field.repeated and wire_type == 0:
+            decode = Decoder(kind, self._decoders)._decode_pair
+            is_cached = name == _CACHED_MAP
+            return 2, _PUT, _Cache(decode, _PAIR_BYTES).__getitem__ if is_cached else decode
+        wire_type, convert = _conversion(field, kind, self._decoders)
+        if wire_type == 2:
+            return 2, _APPEND if field.repeated else _SET, convert
+        if field.repeated:
             raise TypeError(
                 f"{self.__name__}.{name}: expected a supported field, got a repeated number"
             )
-        self._table[field.number << 3 | wire_type] = (action, name, convert)
+        return 0, _NUMBER, convert
 
     def parse(self, data: bytes) -> T:
         """The message in `data`. Raises ValueError when it is truncated or malformed."""
@@ -92,45 +106,30 @@ class Decoder(Generic[T]):
                 position += 1
                 if tag > 127:
                     tag, position = _read_varint(data, position - 1)
-                wire_type = tag & 7
-                value: Any
-                if wire_type == 2:
-                    size = data[position]
-                    position += 1
-                    if size > 127:
-                        high = data[position]
-                        if high < 128:
-                            size = size & 127 | high << 7
-                            position += 1
-                        else:
-                            size, position = _read_varint(data, position - 1)
-                    value = data[position : position + size]
-                    position += size
-                    if position > end:
-                        raise IndexError
-                elif wire_type == 0:
-                    value = data[position]
-                    position += 1
-                    if value > 127:
-                        value, position = _read_varint(data, position - 1)
-                elif wire_type in (1, 5):
-                    position += 8 if wire_type == 1 else 4
-                    continue
-                else:
-                    raise ValueError(
-                        f"wire type must be 0, 1, 2 or 5, got {wire_type} at byte {position}"
-                    )
                 entry = table.get(tag)
                 if entry is None:
-                    continue  # a newer host's field
+                    position = _skip(data, tag, position)  # a newer host's field
+                    continue
                 action, name, convert = entry
+                number = data[position]  # the value, or the size of what follows
+                position += 1
+                if number > 127:
+                    number, position = _read_varint(data, position - 1)
+                if action == _NUMBER:
+                    values[name] = convert(number - ((number & _SIGN) << 1))
+                    continue
+                start = position
+                position += number
+                if position > end:
+                    raise IndexError
+                value = data[start:position]
                 if action == _SET:
                     values[name] = convert(value)
-                elif action == _APPEND:
-                    values[name].append(convert(value))
-                else:
+                elif action == _PUT:
                     key, item = convert(value)
                     values[name][key] = item
+                elif action == _APPEND:
+                    values[name].append(convert(value))
         except IndexError:
             raise self._truncated(end) from None
         if position != end:
@@ -154,21 +153,34 @@ class Decoder(Generic[T]):
         return pair.key, pair.value
 
 
+class _Cache(dict[bytes, Any]):
+    """What was decoded, by its bytes. `cache[data]` decodes what is not in it.
+
+    Args:
+        limit: bytes of the largest item that is kept.
+    """
+
+    def __init__(self, decode: _Convert, limit: int) -> None:
+        self._decode = decode
+        self._limit = limit
+
+    def __missing__(self, data: bytes) -> Any:
+        found = self._decode(data)
+        if len(data) <= self._limit:
+            if len(self) >= _CACHE_SIZE:
+                self.clear()
+            self[data] = found
+        return found
+
+
 class CachingMessageDecoder(Generic[T]):
     """A function that decodes `kind` and returns the same object for the same bytes."""
 
     def __init__(self, kind: type[T]) -> None:
-        self._parse = Decoder(kind).parse
-        self._cache: dict[bytes, T] = {}
+        self._cache = _Cache(Decoder(kind).parse, _CACHE_ITEM_BYTES)
 
     def __call__(self, data: bytes) -> T:
-        message = self._cache.get(data)
-        if message is None:
-            message = self._parse(data)
-            if len(data) <= _CACHE_ITEM_BYTES:
-                if len(self._cache) >= _CACHE_SIZE:
-                    self._cache.clear()
-                self._cache[data] = message
+        message: T = self._cache[data]
         return message
 
     def forget(self, is_unused: Callable[[T], bool]) -> None:
@@ -178,26 +190,36 @@ class CachingMessageDecoder(Generic[T]):
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """The varint at `position`, and the position after it."""
-    number = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
+    """The varint of more than one byte at `position`, and the position after it."""
+    number, second = data[position] & 127, data[position + 1]
+    if second < 128:  # most sizes
+        return number | second << 7, position + 2
+    number = 0
+    for shift, byte in zip(_SHIFTS, data[position : position + len(_SHIFTS)], strict=False):
         number |= (byte & 127) << shift
         if byte < 128:
-            return number & 0xFFFF_FFFF_FFFF_FFFF, position
-        shift += 7
-        if shift > 63:
-            raise ValueError(f"a varint must have at most 64 bits, got more at byte {position}")
+            return number & _UINT64, position + shift // 7 + 1
+    position += len(_SHIFTS)
+    if position > len(data):
+        raise IndexError
+    raise ValueError(f"a varint must have at most 64 bits, got more at byte {position}")
 
 
-def _to_signed(number: int) -> int:
-    return number - (1 << 64) if number >> 63 else number
+def _skip(data: bytes, tag: int, position: int) -> int:
+    """The position after the value of a field that is not known."""
+    wire_type = tag & 7
+    if wire_type in (1, 5):
+        return position + (8 if wire_type == 1 else 4)
+    if wire_type not in (0, 2):
+        raise ValueError(f"wire type must be 0, 1, 2 or 5, got {wire_type} at byte {position}")
+    number = data[position]
+    position += 1
+    if number > 127:
+        number, position = _read_varint(data, position - 1)
+    return position + number if wire_type == 2 else position
 
 
-def _conversion(
-    field: Any, kind: Any, decoders: dict[type, Any]
-) -> tuple[int, Callable[[Any], Any]]:
+def _conversion(field: Any, kind: Any, decoders: dict[type, _Convert]) -> tuple[int, _Convert]:
     """The field's wire type, and what converts a value of that type."""
     proto = field.proto_type
     if proto == betterproto2.TYPE_STRING:
@@ -207,7 +229,7 @@ def _conversion(
     if proto == betterproto2.TYPE_MESSAGE:
         return 2, decoders.get(kind) or Decoder(kind, decoders).parse
     if proto in (betterproto2.TYPE_INT64, betterproto2.TYPE_INT32):
-        return 0, _to_signed
+        return 0, int
     if proto == betterproto2.TYPE_BOOL:
         return 0, bool
     if proto == betterproto2.TYPE_ENUM:

@@ -1,5 +1,7 @@
 """gRPC's message prefix and protobuf's field headers, for messages that are encoded by hand."""
 
+from functools import lru_cache
+
 __all__ = ["bytes_header", "message_prefix", "varint", "varint_field"]
 
 _UINT64 = (1 << 64) - 1
@@ -23,6 +25,7 @@ def varint(number: int) -> bytes:
     return bytes(digits)
 
 
+@lru_cache(maxsize=1024)  # answers to queries like those before have their sizes
 def bytes_header(field: int, size: int) -> bytes:
     """Tag and length of a length-delimited field: bytes, a string or a message."""
     return bytes((field << 3 | 2,)) + varint(size)

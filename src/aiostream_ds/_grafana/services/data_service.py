@@ -15,7 +15,7 @@ from aiostream_ds._grafana.replies import Answer, Piece
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grafana.table_reading import INLINE_ROWS
 from aiostream_ds._grpc.call import Call
-from aiostream_ds._grpc.decode import Decoder
+from aiostream_ds._grpc.decode import CachingMessageDecoder, Decoder
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._thread_limits import run_in_thread
@@ -37,7 +37,9 @@ class DataService(Service):
 
     @cached_property
     def _decode_query(self) -> Callable[[bytes], pb.DataQuery]:
-        return Decoder(pb.DataQuery, self._decoders).parse
+        # the panels of a dashboard ask for one range
+        ranges = CachingMessageDecoder(pb.TimeRange)
+        return Decoder(pb.DataQuery, {**self._decoders, pb.TimeRange: ranges}).parse
 
     def methods(self) -> Mapping[str, Method]:
         """The service's methods by gRPC path."""
@@ -127,10 +129,8 @@ class DataService(Service):
                 instance = self.instances.find_open(request.plugin_context)
                 if instance is None:
                     instance = await self.instances.get(request.plugin_context)
-                context = conversion.plugin_context(request.plugin_context)
-                frames = await queries.answer(
-                    self.replay, instance, context, message, request.headers
-                )
+                user = conversion.user_of(request.plugin_context)
+                frames = await queries.answer(self.replay, instance, user, message, request.headers)
                 encoded = []
                 for number, frame in enumerate(frames):
                     if number:  # an alert rule has a frame for each series: let streams run

@@ -65,7 +65,7 @@ class StreamService(Service):
         try:
             with self.counted("subscribeStream"):
                 channel = await self._resolve(request.plugin_context, request.path)
-                user = conversion.plugin_context(request.plugin_context).user
+                user = conversion.user_of(request.plugin_context)
                 await authorize(channel.instance, user, "subscribe", channel.path, channel=channel)
                 admit(channel, user, self.counters)
                 data = await self._initial_data(channel)
@@ -169,7 +169,7 @@ class StreamService(Service):
                 f"published data must have at most {PUBLISH_LIMIT:,} bytes, got "
                 f"{len(request.data):,}"
             )
-        user = conversion.plugin_context(request.plugin_context).user
+        user = conversion.user_of(request.plugin_context)
         await authorize(
             channel.instance, user, "publish", channel.path, channel=channel, action="publish"
         )

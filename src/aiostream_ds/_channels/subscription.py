@@ -11,6 +11,7 @@ Only `wait` is a coroutine; a queue is used from one event loop.
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from itertools import repeat
 from typing import Protocol
 
 from msgspec import Struct
@@ -530,7 +531,7 @@ def _with_schemas(
     received: list[tuple[Schema | None, Packet]]
     first = packets[0].schema
     if [packet.schema for packet in packets].count(first) == len(packets):  # nearly always
-        received = [(None, packet) for packet in packets]
+        received = [*zip(repeat(None), packets, strict=False)]
         if current is not None and first.fingerprint == current.fingerprint:
             return received, current
         received[0] = (first, packets[0])

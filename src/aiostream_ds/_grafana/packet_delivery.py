@@ -7,6 +7,7 @@ direct writing ◀──▶ a task writes what waits    no task wakes for a pack
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import starmap
 
 import anyio
 
@@ -57,14 +58,12 @@ def stream_packet(payload: bytes) -> bytes:
 
 def _messages(packets: Sequence[tuple[Schema | None, Packet]]) -> bytes:
     """Packets as consecutive gRPC messages."""
-    parts: list[bytes] = []
-    for schema, packet in packets:
-        if schema is None:
-            data = packet.data
-            parts += _before_data(len(data)), data, b"}"
-        else:
-            parts.append(packet_message(schema, packet))
-    return b"".join(parts)
+    if not packets:
+        return b""
+    schemas, alone = zip(*packets, strict=True)
+    if not any(schemas[1:]):  # nearly always
+        return _messages_of_one_schema(schemas[0], alone)
+    return b"".join(starmap(packet_message, packets))
 
 
 def _messages_of_one_schema(schema: Schema | None, packets: Sequence[Packet]) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from aiostream_ds._cluster.cluster_settings import cluster_access, cluster_settings
-from aiostream_ds._cluster.engine import NODES, Entry, EntryId
+from aiostream_ds._cluster.engine import Entry, EntryId
 from aiostream_ds.cli import main
 from tests.servers import Nats, Redis
 
@@ -26,8 +26,7 @@ async def term(server: Redis | Nats) -> int:
     await engine.open()
     for node in ("one", "two"):
         await engine.renew(node, 60)
-        for channel in (NODES, "rows"):
-            await engine.enter(channel, node)
+        await engine.enter("rows", node)
     taken = await engine.take("rows", "one", b"hello")
     entry = Entry(EntryId(taken.term, 1), EntryId(taken.term, 0), b"row")
     await engine.append("rows", entry)

@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aiostream_ds._cluster.engine import NODES
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_options import NodeOptions
 from aiostream_ds._cluster.sharing import Incoming, Outgoing, Role
@@ -68,7 +67,7 @@ class CountingServer(ModelServer):
         self.of_nodes = self.of_silent = self.of_busy = 0
 
     def count(self, name: str, channel: object) -> None:
-        if name in ("renew", "release") or channel == NODES:
+        if name in ("renew", "nodes", "watched", "end_lease"):
             self.of_nodes += 1
         elif str(channel).startswith("busy"):
             self.of_busy += 1

@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 
 from aiostream_ds._cluster.engine import (
-    NODES,
     START,
     Appended,
     Engine,
@@ -442,13 +441,54 @@ class EngineContract:
 
     async def test_the_lease_of_a_member_ends_by_itself(self, a):
         await a.renew("x", SHORT)
-        await a.enter(NODES, "x")
-        assert await a.members(NODES) == {"x"}
+        await a.enter("c", "x")
+        assert await a.members("c") == {"x"}
 
         async def is_gone() -> bool:
-            return not await a.members(NODES)
+            return not await a.members("c") and "x" not in await a.nodes()
 
         await eventually(is_gone)
+
+    async def test_nodes_are_those_with_a_lease_and_how_old_it_is(self, a, b):
+        assert (await a.nodes()).keys() == {"a", "b"}
+        await asyncio.sleep(0.05)
+        await b.renew("b", LEASE)
+        ages = await a.nodes()
+        assert ages["a"] < PATIENCE and ages["b"] < ages["a"] - 0.03
+        await b.release("b")
+        assert (await a.nodes()).keys() == {"a"}
+
+    async def test_the_lease_of_another_node_is_ended_if_it_was_not_renewed_lately(self, a, b):
+        term = (await b.take("c", "b", b"1")).term
+        await a.end_lease("b", LEASE)
+        await a.end_lease("unknown", 0)
+        assert (await a.nodes()).keys() == {"a", "b"}
+        assert not (await a.take("c", "a", b"2")).taken
+
+        async def has_ended() -> bool:
+            await a.end_lease("b", 0.02)
+            return (await a.nodes()).keys() == {"a"}
+
+        await eventually(has_ended)
+        assert (await a.take("c", "a", b"2")).taken
+        with pytest.raises(Fenced):
+            await write(b, "c", term, EntryId(term, 0), b"x")
+        await b.renew("b", LEASE)
+        assert (await a.nodes()).keys() == {"a", "b"}
+        assert (await b.take("c", "b", b"3")).node == "a"
+
+    async def test_a_channel_is_watched_until_the_connection_of_the_watcher_is_closed(self, a, b):
+        assert not (await a.watched("c")).is_watched
+        await b.watch("c")
+        found = await a.watched("c")
+        assert found.is_watched
+        assert not (await a.watched("d")).is_watched
+        await b.aclose()
+
+        async def is_left() -> bool:
+            return await a.watched("c") == (found.connection, False)
+
+        await eventually(is_left)
 
     # -- notifications ---------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import itertools
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from aiostream_ds._cluster.engine import (
@@ -29,6 +29,7 @@ from aiostream_ds._cluster.engine import (
     Reconnected,
     Resigned,
     Sent,
+    Watched,
 )
 
 _JOURNAL = 5_000  # writes that a promoted replica may lack
@@ -58,6 +59,7 @@ class ModelServer:
     Attributes:
         entries: bound of a log.
         largest: bound of an entry, in bytes.
+        knows_watchers: whether it answers who watches a channel.
         clock: seconds that are added to the clock of the loop: the server's clock may be set.
         appended: each entry that was ever in a log, by channel, with the connection that has
             appended it and the first payload of the term, for checks.
@@ -68,9 +70,10 @@ class ModelServer:
     def __init__(self, *, entries: int = 1000, largest: int = 1_000_000) -> None:
         self.entries, self.largest = entries, largest
         self.clock = 0.0
-        self.is_up = True
+        self.is_up = self.knows_watchers = True
         self.channels: dict[str, _Channel] = {}
-        self.leases: dict[str, float] = {}
+        self.leases: dict[str, float] = {}  # when they end
+        self.renewed: dict[str, float] = {}
         self.connections: dict[ModelEngine, None] = {}
         self.watchers: dict[str, dict[ModelEngine, None]] = {}
         self.client: ModelEngine | None = None  # of the command that runs
@@ -85,12 +88,26 @@ class ModelServer:
     # -- commands --------------------------------------------------------------------------------
 
     def renew(self, node: str, seconds: float) -> None:
-        before = self.leases.get(node, 0.0)
-        self._journal.append(lambda: self.leases.update({node: before}))
-        self.leases[node] = self.time() + seconds
+        before, renewed = self.leases.get(node, 0.0), self.renewed.get(node, 0.0)
+
+        def undo() -> None:
+            self.leases[node], self.renewed[node] = before, renewed
+
+        self._journal.append(undo)
+        self.leases[node], self.renewed[node] = self.time() + seconds, self.time()
 
     def release(self, node: str) -> None:
         self.renew(node, 0.0)
+
+    def nodes(self) -> Mapping[str, float]:
+        now = self.time()
+        return {
+            node: now - self.renewed[node] for node, end in self.leases.items() if end > now
+        }
+
+    def end_lease(self, node: str, age: float) -> None:
+        if self.time() - self.renewed.get(node, math.inf) >= age:
+            self.leases[node] = 0.0
 
     def is_alive(self, node: str) -> bool:
         return self.leases.get(node, 0.0) > self.time()
@@ -160,6 +177,10 @@ class ModelServer:
         if len(payload) > self.largest:
             raise EntryTooLarge(f"{len(payload)} bytes")
         self._publish(channel, Sent(channel, payload))
+
+    def watched(self, channel: str) -> bool:
+        self._publish(channel, Sent(channel, b""))
+        return bool(self.watchers.get(channel))
 
     def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
         found = self._channel(channel)
@@ -394,6 +415,13 @@ class ModelEngine:
     async def release(self, node: str) -> None:
         await self._call(self.server.release, node)
 
+    async def nodes(self) -> Mapping[str, float]:
+        nodes: Mapping[str, float] = await self._call(self.server.nodes)
+        return nodes
+
+    async def end_lease(self, node: str, age: float) -> None:
+        await self._call(self.server.end_lease, node, age)
+
     async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
         taken: Ownership = await self._call(self.server.take, channel, node, payload)
         return taken
@@ -426,6 +454,12 @@ class ModelEngine:
     async def members(self, channel: str) -> frozenset[str]:
         found: frozenset[str] = await self._call(self.server.members, channel)
         return found
+
+    async def watched(self, channel: str) -> Watched:
+        if not self.server.knows_watchers:
+            raise EngineError("no right to ask who watches a channel")
+        connection = self._epoch
+        return Watched(connection, await self._call(self.server.watched, channel))
 
     async def watch(self, channel: str) -> None:
         self._watched[channel] = None

@@ -8,6 +8,7 @@ be read again. `History.run` raises `Broken` if an invariant does not hold:
     writer     one connection appends in a term, and nobody when it is over
     owner      a channel with a viewer and a reachable engine has an owner within lease + 1 s
     upstream   an upstream without a viewer ends after its grace
+    one        when all has come to rest, one node reads an upstream with viewers
     served     a viewer whose process runs is not without rows for long, also without the engine
     alone      two nodes do not own a channel at the same time, unless the engine lost writes
 """
@@ -77,6 +78,7 @@ class Scenario:
         }
     )
     is_numbered: bool = True  # else it cannot be read again
+    knows_watchers: bool = True  # whether a crash can be noticed before the end of a lease
 
 
 class Upstream:
@@ -324,6 +326,7 @@ class History:
         self.loop = FrozenLoop()
         self.loop.set_exception_handler(lambda _, context: self.fault(context))
         self.server = self.parts.engine.ModelServer(entries=scenario.entries)
+        self.server.knows_watchers = scenario.knows_watchers
         self.processes: dict[int, Process] = {}
         self.dead: list[Process] = []
         self.numbers = itertools.count()
@@ -405,6 +408,12 @@ class History:
                 total = self.upstreams[channel].total()
                 if viewer.is_wanted and viewer.cursor != total and self.scenario.is_numbered:
                     viewer.fail(f"received until {viewer.cursor} of {total} as {viewer.role_now}")
+        for channel, upstream in self.upstreams.items():
+            viewers = [p.viewers.get(channel) for p in self.processes.values()]
+            expected = int(any(viewer and viewer.is_wanted for viewer in viewers))
+            if len(upstream.runs) != expected:
+                readers = [process.name for process in upstream.runs.values()]
+                self.fail(f"{channel} is read by {readers}, and there should be {expected} of them")
 
     # -- what happens ----------------------------------------------------------------------------
 
@@ -518,6 +527,17 @@ class History:
         if not process.is_dead:
             process.engine.disconnect()
             process.disturbed()
+
+    def do_reset(self) -> None:
+        """A network that closes the connections of a process, and takes no new ones for a time."""
+        process = self.some_process()
+        if process.engine.is_cut:
+            return
+        seconds = self.random.choice([0.05, 0.3, 0.8, 1.2, 3.0])
+        self.note(f"reset {process.name} {seconds}")
+        process.engine.is_cut = True
+        process.engine.disconnect()
+        self.loop.call_later(seconds, self.heal, process)
 
     def do_slow(self) -> None:
         process = self.some_process()

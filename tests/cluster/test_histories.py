@@ -15,6 +15,12 @@ SCENARIOS = {
     "short log": Scenario(entries=5, nodes=2, channels=1),
     "from now": Scenario(is_numbered=False),
     "short": Scenario(nodes=2, channels=1, seconds=7),
+    "closed connections": Scenario(
+        actions={
+            "view": 5, "leave": 2, "crash": 4, "stop": 2, "reset": 6, "disconnect": 2, "slow": 2,
+            "outage": 1, "restart": 1, "lose": 1,
+        }
+    ),
 }
 HISTORIES = int(os.environ.get("AIOSTREAM_DS_HISTORIES", "0"))
 FIRST = int(os.environ.get("AIOSTREAM_DS_FIRST_HISTORY", "1000"))

@@ -728,10 +728,10 @@ async def test_a_cluster_that_cannot_be_used_is_reported_and_streams_run():
 
 async def test_streams_go_on_without_the_cluster_when_the_node_fails(caplog):
     class Failing(ModelEngine):
-        async def members(self, channel):
+        async def nodes(self):
             if fails.is_set():
-                raise LookupError(channel)
-            return await super().members(channel)
+                raise LookupError("nodes")
+            return await super().nodes()
 
     fails = anyio.Event()
     engine = ModelServer()
@@ -752,7 +752,7 @@ async def test_streams_go_on_without_the_cluster_when_the_node_fails(caplog):
         upstream.write()
         await wait_for(lambda: numbers(before) == [1, 2] and numbers(after)[-1:] == [2])
         _, message = await grafana.health()
-        assert "not shared: the node of the cluster has failed: LookupError: _nodes" in message
+        assert "not shared: the node of the cluster has failed: LookupError: nodes" in message
         assert not engine.connections and not engine.is_alive("node")
     (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
     assert record.exc_info and "has failed" in record.getMessage()

@@ -1,58 +1,119 @@
 """Another node takes a channel soon after its owner has died: in virtual time, over many deaths."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.cluster.simulation import LEASE, History, Scenario, Upstream
+from tests.cluster.simulation import LEASE, History, Process, Scenario, Upstream
 
-KILLS = 60
+DEATHS = 60
+CRASH = 1.1 * LEASE / 3 + LEASE / 5  # seconds until a missed renewal, and of silence
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-async def times_of(history: History) -> list[float]:
-    """Seconds from each death of an owner to the next run of each of its upstreams."""
+@asynccontextmanager
+async def playing(history: History) -> AsyncIterator[None]:
+    """All nodes have viewers of all channels."""
     names = [f"c{number}" for number in range(history.scenario.channels)]
     history.upstreams = {name: Upstream(history, name) for name in names}
     for number in range(history.scenario.nodes):
-        history.start(number)
-    await asyncio.sleep(0.1)
-    for process in history.processes.values():
-        for name in names:
-            process.view(name)
+        await start(history, number)
     await asyncio.sleep(2)
-    found: list[float] = []
-    for _ in range(KILLS):
-        await asyncio.sleep(1.5 + history.random.random())
-        number = history.random.choice(list(history.processes))
-        process = history.processes.pop(number)
-        lost = {n for n in names if process in history.upstreams[n].runs.values()}
-        process.kill()
-        history.dead.append(process)
-        died = history.loop.time()
-        while lost:
-            await asyncio.sleep(0.005)
-            taken = {name for name in lost if history.upstreams[name].runs}
-            found += [history.loop.time() - died] * len(taken)
-            lost -= taken
-        history.start(number)
-        await asyncio.sleep(0.1)
-        for name in names:
-            history.processes[number].view(name)
+    yield
     for process in [*history.processes.values(), *history.dead]:
         await process.stop()
+
+
+async def start(history: History, number: int) -> None:
+    history.start(number)
+    await asyncio.sleep(0.1)
+    for name in history.upstreams:
+        history.processes[number].view(name)
+
+
+async def times_after(history: History, is_killed: bool) -> list[float]:
+    """Seconds from each death of an owner to the next run of each of its upstreams. It is killed,
+    or stopped as by SIGSTOP."""
+    found: list[float] = []
+    async with playing(history):
+        for _ in range(DEATHS):
+            await asyncio.sleep(1.5 + history.random.random())
+            number = history.random.choice(list(history.processes))
+            process = history.processes[number]
+            lost = [n for n, each in history.upstreams.items() if process in each.runs.values()]
+            died = history.loop.time()
+            if is_killed:
+                process.kill()
+                history.dead.append(history.processes.pop(number))
+            else:
+                history.loop.stop_node(process.name)
+            while lost:
+                await asyncio.sleep(0.005)
+                left = [name for name in lost if not is_read_elsewhere(history, name, process)]
+                found += [history.loop.time() - died] * (len(lost) - len(left))
+                lost = left
+            if is_killed:
+                await start(history, number)
+            else:
+                history.loop.continue_node(process.name)
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("latency", [0.004, 0.03])
-def test_a_channel_has_another_owner_soon_after_the_lease_of_the_last_one(latency):
-    history = History(1, Scenario(channels=4, latency=latency))
-    times = sorted(history.loop.run_until_complete(times_of(history)))
+def is_read_elsewhere(history: History, name: str, process: Process) -> bool:
+    return any(each is not process for each in history.upstreams[name].runs.values())
+
+
+def play(history: History, is_killed: bool = True) -> list[float]:
+    times = sorted(history.loop.run_until_complete(times_after(history, is_killed)))
     history.loop.settle()
     history.loop.close()
     assert not history.failures
-    assert len(times) > KILLS
-    print(f"{len(times)} takeovers: p99 {times[int(len(times) * 0.99)]:.2f} s, {times[-1]:.2f} s")
-    # the list of nodes is asked for eight times in a lease; then some calls
+    assert len(times) > DEATHS
+    print(f"{len(times)} takeovers: {times[0]:.2f} to {times[-1]:.2f} s")
+    return times
+
+
+@pytest.mark.parametrize("latency", [0.004, 0.03])
+def test_a_crash_is_noticed_before_the_lease_ends(latency):
+    times = play(History(1, Scenario(channels=4, latency=latency)))
+    # the list of nodes is asked for eight times in a lease, also for the silence; then some calls
+    assert times[-1] < CRASH + LEASE / 4 + 8 * latency < LEASE
+    assert times[0] > LEASE / 5
+
+
+@pytest.mark.parametrize("latency", [0.004, 0.03])
+def test_a_channel_has_another_owner_after_the_lease_if_the_engine_knows_no_watchers(latency):
+    history = History(1, Scenario(channels=4, latency=latency, knows_watchers=False))
+    times = play(history)
     assert times[-1] < LEASE + LEASE / 8 + 8 * latency
+    assert times[0] > LEASE * 2 / 3 - latency
+
+
+def test_an_owner_that_is_stopped_keeps_its_channels_until_its_lease_ends():
+    times = play(History(1, Scenario(channels=4)), is_killed=False)
+    assert times[0] > LEASE * 2 / 3 - 0.01
+    assert times[-1] < LEASE + LEASE / 8 + 0.1
+
+
+def test_no_channel_moves_when_the_engine_starts_again():
+    history = History(1, Scenario(channels=4))
+
+    async def restart_often() -> None:
+        async with playing(history):
+            nodes = [process.node for process in history.processes.values()]
+            before = [node.state.takeovers for node in nodes]
+            for _ in range(DEATHS):
+                history.server.is_up = False
+                await asyncio.sleep(history.random.uniform(0.05, 0.6))
+                history.server.is_up = True
+                history.server.restart(keep=True)
+                await asyncio.sleep(2 + history.random.random())
+            assert [node.state.takeovers for node in nodes] == before
+
+    history.loop.run_until_complete(restart_often())
+    history.loop.settle()
+    history.loop.close()
+    assert not history.failures

@@ -11,11 +11,10 @@ operations of the server, so that two nodes cannot both succeed.
 Clocks of nodes are not compared. All times are of the server.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = [
-    "NODES",
     "READ_BYTES",
     "START",
     "Appended",
@@ -32,6 +31,7 @@ __all__ = [
     "Reconnected",
     "Resigned",
     "Sent",
+    "Watched",
 ]
 
 
@@ -48,11 +48,6 @@ START = EntryId(0, 0)
 READ_BYTES = 4 << 20
 """A page ends with the entry with which it has so many bytes: memory is bounded by this and the
 largest entry, however long the log is."""
-
-NODES = "_nodes"
-"""A channel without a log, whose members are all nodes with a valid lease: `members` of it is how
-nodes notice that others have died. The names of other channels do not begin with `_`."""
-
 
 class Entry(NamedTuple):
     """An entry of a log. `previous` is the id of the entry before it, also if that is removed."""
@@ -86,6 +81,14 @@ class Ownership(NamedTuple):
     term: int
     taken: bool
     last: EntryId
+
+
+class Watched(NamedTuple):
+    """The answer to `watched`. `connection`: over which the server was asked. Another one may lead
+    to another server, or to one that has started again."""
+
+    connection: int
+    is_watched: bool
 
 
 class EngineError(Exception):
@@ -163,6 +166,15 @@ class Engine(Protocol):
 
     async def release(self, node: str) -> None:
         """End the lease: everything that the node owns can be taken."""
+
+    # -- the leases of other nodes -------------------------------------------------------------
+
+    async def nodes(self) -> Mapping[str, float]:
+        """The nodes with a valid lease, and how many seconds ago each was renewed."""
+
+    async def end_lease(self, node: str, age: float) -> None:
+        """End the lease of another node, which has crashed. Without an effect if the lease was
+        renewed less than `age` seconds ago."""
 
     # -- ownership -----------------------------------------------------------------------------
 
@@ -244,6 +256,15 @@ class Engine(Protocol):
 
         Raises:
             EntryTooLarge: the server does not take a payload of this size.
+        """
+
+    async def watched(self, channel: str) -> Watched:
+        """Whether a connection watches the channel, of this process or another one: that of a
+        process that has ended does not. Yes, if the server does not know it. Those that watch the
+        channel may get `Sent` without a payload.
+
+        Raises:
+            EngineError: also if the user lacks the right to ask.
         """
 
     def events(self) -> AsyncIterator[Event]:

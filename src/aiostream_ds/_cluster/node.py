@@ -9,11 +9,12 @@ from typing import NamedTuple, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from aiostream_ds._cluster.engine import NODES, Engine, EngineError, Event, Reconnected, Sent
+from aiostream_ds._cluster.engine import Engine, EngineError, Event, Reconnected, Sent
 from aiostream_ds._cluster.entries import EntryCodec, TermStart
 from aiostream_ds._cluster.lease import Lease
 from aiostream_ds._cluster.member import ChannelMember, give_up
 from aiostream_ds._cluster.node_options import NodeCounters, NodeOptions
+from aiostream_ds._cluster.other_nodes import OtherNodes
 from aiostream_ds._cluster.participation import doubts_of
 from aiostream_ds._cluster.sharing import Role, Sink, UpstreamSource
 from aiostream_ds._loggers import get_logger
@@ -26,8 +27,6 @@ log = get_logger(__name__)
 _RETRY = 0.1  # seconds after a renewal that has failed
 _OPEN_RETRY = 1.0
 _CONFIG_RETRY = 10.0
-_POLLS = 8  # questions for the other nodes in the time of a lease
-_PER_NODE = 0.001  # seconds for each node of the cluster, between two questions for all
 _AT_ONCE = 16  # channels that are given up at a time
 _REMEMBER = 60.0  # seconds for which a resignation is repeated when the engine was away
 _FULL_CHECK = 4  # each so many questions all channels are compared, not only when a node has died
@@ -96,7 +95,7 @@ class ClusterNode:
         self.codec = EntryCodec()
         self.counters = NodeCounters()
         self.degraded = ""
-        self.alive: frozenset[str] = frozenset()
+        self._others = OtherNodes(engine, name, self.options.lease, self._owners)
         self._members: dict[str, ChannelMember] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._given_up: dict[str, bytes] = {}  # what the engine has to get: payloads of takes
@@ -233,6 +232,16 @@ class ClusterNode:
         self._unwatched.add(channel)  # it began meanwhile
         self._must_watch.set()
         return False
+
+    @property
+    def alive(self) -> frozenset[str]:
+        """See `MemberNode`."""
+        return self._others.alive
+
+    def _owners(self) -> set[str]:
+        """The nodes that own channels which this one follows."""
+        members = self._members.values()
+        return {each.follower.owner for each in members if each.role is Role.FOLLOWER}
 
     @property
     def state(self) -> NodeState:
@@ -382,27 +391,21 @@ class ClusterNode:
     # -- the other nodes -------------------------------------------------------------------------
 
     async def _watch_nodes(self) -> None:
-        """Keep the list of nodes, and compare it with the owners of channels."""
+        """Compare the list of nodes with the owners of channels."""
         asked = 0
         while True:
-            began, lease = anyio.current_time(), self.options.lease
+            began = anyio.current_time()
             if self._is_open and not self.degraded:
+                before = self.alive
                 try:
-                    with anyio.fail_after(lease / 3):
-                        alive = await self.engine.members(NODES)
-                        if self.name not in alive:
-                            await self.engine.enter(NODES, self.name)
+                    await self._others.look()
+                    asked += 1
                 except (EngineError, TimeoutError):
                     pass
-                else:
-                    asked += 1
-                    has_died = bool(self.alive - alive)
-                    self.alive = alive | {self.name}
-                    if has_died or asked % _FULL_CHECK == 0:
-                        for member in tuple(self._members.values()):
-                            member.check_owner(self.alive)
-            interval = min(max(lease / _POLLS, _PER_NODE * len(self.alive)), lease / 2)
-            await anyio.sleep(max(began + interval - anyio.current_time(), 0.0))
+                if before - self.alive or asked % _FULL_CHECK == 0:
+                    for member in tuple(self._members.values()):
+                        member.check_owner(self.alive)
+            await anyio.sleep(max(began + self._others.interval - anyio.current_time(), 0.0))
 
     # -- notifications ---------------------------------------------------------------------------
 

@@ -101,8 +101,7 @@ class OwnedLog:
                     if await self._append_new(id, outgoing):
                         return
                 except EngineAway as error:
-                    channel.away = channel.away or str(error)
-                    if not self.go_local():
+                    if not self.go_local(str(error)):
                         raise OwnershipLost from None
                 except LogLost:
                     if not await self._recover():
@@ -156,10 +155,15 @@ class OwnedLog:
 
     # -- without the engine ----------------------------------------------------------------------
 
-    def go_local(self) -> bool:
+    def go_local(self, reason: str = "") -> bool:
         """The engine is away: whether the upstream goes on, for this node only. If messages of
-        another owner were received, it does not: it has to be read again after these."""
+        another owner were received, it does not: it has to be read again after these.
+
+        Args:
+            reason: why this channel cannot be used, though the engine can.
+        """
         channel = self._channel
+        channel.away = channel.away or reason
         if channel.follower.owner != channel.node.name:
             channel.fenced()
             return False
@@ -182,8 +186,7 @@ class OwnedLog:
         try:
             return await self._take_again() and await self._complete()
         except EngineAway as error:
-            channel.away = channel.away or str(error)
-            return self.go_local()
+            return self.go_local(str(error))
 
     async def check(self) -> bool:
         """Whether this node owns the channel still; complete the log if the engine lost some.

@@ -34,7 +34,6 @@ class MemberNode(Protocol):
 
     Attributes:
         degraded: why the engine cannot be used; empty: it can.
-        alive: the nodes with a valid lease, as last heard.
     """
 
     name: str
@@ -44,7 +43,10 @@ class MemberNode(Protocol):
     codec: EntryCodec
     counters: NodeCounters
     degraded: str
-    alive: frozenset[str]
+
+    @property
+    def alive(self) -> frozenset[str]:
+        """The nodes with a valid lease, as last heard."""
 
     async def lease_changed(self) -> None:
         """Wait until the lease was renewed, or the engine is away."""

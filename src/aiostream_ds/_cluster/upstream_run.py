@@ -109,7 +109,7 @@ class UpstreamRun:
                 return
 
     async def _owns_on(self) -> bool:
-        """Whether this node is the owner, and has to be."""
+        """Whether this node is the owner and has to be, or goes on without the engine."""
         channel = self._channel
         try:
             if not await self._log.check():
@@ -119,8 +119,7 @@ class UpstreamRun:
                 self._alone_since = None
                 return True
         except EngineAway as error:
-            channel.away = channel.away or str(error)
-            return True
+            return self._log.go_local(str(error))
         now = anyio.current_time()
         if self._alone_since is None:
             self._alone_since = now

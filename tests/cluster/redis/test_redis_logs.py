@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aiostream_ds._cluster.engine import NODES, START, EntryId, EntryTooLarge, LogLost
+from aiostream_ds._cluster.engine import START, EntryId, EntryTooLarge, LogLost
 from aiostream_ds._cluster.redis.log_cleanup import clean
 from aiostream_ds._cluster.redis.redis_engine import RedisEngine
 from tests.servers import Redis
@@ -218,11 +218,10 @@ async def test_what_dead_nodes_have_left_is_deleted_and_the_rest_stays(server):
         await Writer(found, "owned").take("a")
         await found.enter("entered", "a")
         await found.enter("entered", "dead")
-        await found.enter(NODES, "a")
         assert await cleaned(found, 60) == 0  # too early
         await asyncio.sleep(0.06)
         assert await cleaned(found, 0.05) == 250 * 3
-        expected = {"state:owned", "log:owned", "nodes:entered", "nodes:_nodes"}
+        expected = {"state:owned", "log:owned", "nodes:entered"}
         assert keys(server) == expected | {"leases", "channels"}
         await asyncio.sleep(0.06)
         await cleaned(found, 0.05)

@@ -218,6 +218,19 @@ class NatsClient:
         """The answers to a request, the last of which has a status. Raises as `request`."""
         return await self._exchange(subject, payload, None, is_batch=True)
 
+    async def has_subscribers(
+        self, subject: str, headers: Mapping[str, str]
+    ) -> tuple[int, bool]:
+        """The number of the connection, and whether an empty message has reached a subscriber of
+        the subject. Raises as `request`."""
+        try:
+            with anyio.fail_after(self._timeout):
+                connection = await self._open_connection()
+                number = self.connection_number
+                return number, await connection.has_subscribers(subject, headers)
+        except TimeoutError:
+            raise self._late() from None
+
     async def _exchange(
         self,
         subject: str,

@@ -44,6 +44,8 @@ _PING_INTERVAL = 1.0
 _SILENCE = 5.0
 """Seconds without a byte of the server after which a connection is given up."""
 
+_NO_RESPONDERS = 503
+
 _LOGIN_ERRORS = ("authorization violation", "authentication", "account", "user authentication")
 _LOGIN_HINT = "set cluster_user and cluster_password, or cluster_credentials_file"
 
@@ -392,17 +394,36 @@ class NatsConnection(asyncio.Protocol):
             EngineError: the connection is lost. The server may have processed the request.
             MissingPermission: the user may not publish to this subject.
         """
-        await self._writable.wait()
-        self._raise_if_lost()
-        token = format(next(self._tokens), "x")
-        answers = self._answers[token] = _Answers(subject, is_batch)
+        token, answers = await self._ask(subject, payload, headers or {}, is_batch=is_batch)
         try:
-            reply = f"{self._inbox}.{token}"
-            self._send(publish_command(subject, reply, headers or {}, payload))
             await answers.done
         finally:
             del self._answers[token]
         return answers.messages
+
+    async def has_subscribers(self, subject: str, headers: Mapping[str, str]) -> bool:
+        """Publish without a payload: whether the server has a subscriber for that. Nobody answers;
+        if there is none, the server does so before it answers a PING. Raises as `request`."""
+        token, answers = await self._ask(subject, b"", headers)
+        try:
+            await self.flush()
+        finally:
+            del self._answers[token]
+            error = answers.done.exception() if answers.done.done() else None
+        if error is not None:
+            raise error
+        return not any(each.status == _NO_RESPONDERS for each in answers.messages)
+
+    async def _ask(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], *, is_batch: bool = False
+    ) -> tuple[str, _Answers]:
+        """Publish with an inbox for answers. Raises EngineError."""
+        await self._writable.wait()
+        self._raise_if_lost()
+        token = format(next(self._tokens), "x")
+        answers = self._answers[token] = _Answers(subject, is_batch)
+        self._send(publish_command(subject, f"{self._inbox}.{token}", headers, payload))
+        return token, answers
 
     def _answer(self, message: NatsMessage) -> None:
         answers = self._answers.get(message.subject.rpartition(".")[2])

@@ -1,7 +1,7 @@
 """The engine of a cluster on NATS JetStream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 
 from aiostream_ds._cluster.engine import (
@@ -15,6 +15,7 @@ from aiostream_ds._cluster.engine import (
     Reconnected,
     Resigned,
     Sent,
+    Watched,
 )
 from aiostream_ds._cluster.nats.nats_client import NatsClient
 from aiostream_ds._cluster.nats.nats_entries import (
@@ -111,6 +112,14 @@ class NatsEngine:
         """See `Engine`."""
         await self._presence.renew(node, 0.0)
 
+    async def nodes(self) -> Mapping[str, float]:
+        """See `Engine`."""
+        return await self._presence.valid_nodes()
+
+    async def end_lease(self, node: str, age: float) -> None:
+        """See `Engine`."""
+        await self._presence.end(node, age)
+
     async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
         """See `Engine`."""
         return await self._logs.take(channel, node, payload)
@@ -175,6 +184,11 @@ class NatsEngine:
                 f"{channel}: expected a message of at most {limit} bytes, got {len(payload)}"
             )
         await self._client.publish(self._subjects.live_of(channel), payload, SENT_HEADERS)
+
+    async def watched(self, channel: str) -> Watched:
+        """See `Engine`. In a cluster of NATS, also those of other servers are known."""
+        subject = self._subjects.live_of(channel)
+        return Watched(*await self._client.has_subscribers(subject, SENT_HEADERS))
 
     async def overview(self) -> ClusterOverview:
         """See `HasOverview`."""

@@ -1,12 +1,13 @@
 """Leases of nodes, and which nodes have subscribers of a channel."""
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from aiostream_ds._cluster.nats.nats_jetstream import JetStream, StoredMessage
+from aiostream_ds._cluster.nats.nats_jetstream import JetStream, NotExpected, StoredMessage
 from aiostream_ds._cluster.nats.nats_subjects import Subjects, from_token
 
 __all__ = ["Presence"]
@@ -34,15 +35,24 @@ class Presence:
         self._jetstream = jetstream
         self._subjects = subjects
         self._renewal = _Renewal(0, 0.0)
-        self._running: asyncio.Task[frozenset[str]] | None = None
-        self._next: asyncio.Task[frozenset[str]] | None = None
+        self._running: asyncio.Task[Mapping[str, float]] | None = None
+        self._next: asyncio.Task[Mapping[str, float]] | None = None
 
     async def renew(self, node: str, seconds: float) -> None:
         """Make a lease valid for so many seconds from now."""
-        kept = math.ceil(seconds) + _KEPT
-        headers = {_SECONDS: repr(float(seconds)), "Nats-TTL": f"{kept}s"}
+        headers = _lease_headers(seconds)
         sequence = await self._jetstream.publish(self._subjects.node(node), b"", headers)
         self._renewal = _Renewal(sequence, self._loop_time())
+
+    async def end(self, node: str, age: float) -> None:
+        """End a lease, unless it was renewed less than `age` seconds ago."""
+        leases, now = await self._read_leases()
+        subject = self._subjects.node(node)
+        for lease in leases:
+            if lease.subject == subject and lease.time + age <= now:
+                expected = {"Nats-Expected-Last-Subject-Sequence": str(lease.sequence)}
+                with contextlib.suppress(NotExpected):  # it was renewed meanwhile
+                    await self._jetstream.publish(subject, b"", _lease_headers(0) | expected)
 
     async def enter(self, channel: str, node: str) -> None:
         """The node has subscribers of the channel."""
@@ -58,17 +68,20 @@ class Presence:
             self._subjects.state_stream, self._subjects.uses_of(channel)
         )
         nodes = frozenset(from_token(each.rpartition(".")[2]) for each in subjects)
-        return nodes & await self.valid_nodes() if nodes else nodes
+        return nodes & (await self.valid_nodes()).keys() if nodes else nodes
 
-    async def valid_nodes(self) -> frozenset[str]:
-        """The nodes with a valid lease. Calls at the same time share the requests."""
+    async def valid_nodes(self) -> Mapping[str, float]:
+        """The nodes with a valid lease, and its age in seconds. Calls at the same time share the
+        requests."""
         if self._next is None:
             task = asyncio.create_task(self._read_after(self._running), name="nats leases")
             task.add_done_callback(_forget_error)
             self._next = task
         return await asyncio.shield(self._next)
 
-    async def _read_after(self, earlier: "asyncio.Task[frozenset[str]] | None") -> frozenset[str]:
+    async def _read_after(
+        self, earlier: "asyncio.Task[Mapping[str, float]] | None"
+    ) -> Mapping[str, float]:
         """Read the leases once an earlier reading has ended: its requests may have been answered
         before the caller of this one has called."""
         if earlier is not None:
@@ -84,7 +97,17 @@ class Presence:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _valid_nodes(self) -> frozenset[str]:
+    async def _valid_nodes(self) -> Mapping[str, float]:
+        leases, now = await self._read_leases()
+        return {
+            from_token(lease.subject.rpartition(".")[2]): now - lease.time
+            for lease in leases
+            if lease.time + float(lease.headers.get(_SECONDS, "0")) > now
+        }
+
+    async def _read_leases(self) -> tuple[Sequence[StoredMessage], float]:
+        """The leases, also those that have ended, and the time of the server then, or a little
+        less."""
         stream, subjects = self._subjects.state_stream, self._subjects.nodes
         asked = self._loop_time()
         leases = await self._jetstream.last_of_each(stream, subjects)
@@ -92,11 +115,7 @@ class Presence:
         if now is None:
             now = await self._jetstream.time(stream)
             leases = await self._jetstream.last_of_each(stream, subjects)
-        return frozenset(
-            from_token(lease.subject.rpartition(".")[2])
-            for lease in leases
-            if lease.time + float(lease.headers.get(_SECONDS, "0")) > now
-        )
+        return leases, now
 
     def _server_time(self, leases: Sequence[StoredMessage], asked: float) -> float | None:
         """The time of the server then, or a little less: by the lease of this process, without a
@@ -113,7 +132,12 @@ class Presence:
         return asyncio.get_running_loop().time()
 
 
-def _forget_error(task: asyncio.Task[frozenset[str]]) -> None:
+def _lease_headers(seconds: float) -> dict[str, str]:
+    kept = math.ceil(seconds) + _KEPT
+    return {_SECONDS: repr(float(seconds)), "Nats-TTL": f"{kept}s"}
+
+
+def _forget_error(task: asyncio.Task[Mapping[str, float]]) -> None:
     """Those who have waited for the task may all be cancelled."""
     if not task.cancelled():
         task.exception()

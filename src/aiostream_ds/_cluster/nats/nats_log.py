@@ -6,7 +6,7 @@ appending in a term, is one compare-and-set operation on one subject.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 
 from aiostream_ds._cluster.engine import (
     READ_BYTES,
@@ -63,7 +63,7 @@ class ChannelLogs:
         subjects: Subjects,
         *,
         entries: int,
-        valid_nodes: Callable[[], Awaitable[frozenset[str]]],
+        valid_nodes: Callable[[], Awaitable[Container[str]]],
         now: Callable[[], float],
         lost: Callable[[], None],
         timeout: float,

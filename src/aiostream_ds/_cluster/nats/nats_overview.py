@@ -19,7 +19,7 @@ async def read_overview(
     """All nodes and channels; one request for each channel. Raises EngineError."""
     if not await jetstream.has_stream(subjects.state_stream):
         return ClusterOverview(frozenset(), [])  # no process has been there
-    nodes = await presence.valid_nodes()
+    nodes = frozenset(await presence.valid_nodes())
     uses, _ = await jetstream.subjects(subjects.state_stream, subjects.uses)
     logs, _ = await jetstream.subjects(subjects.log_stream, subjects.logs)
     subscribed: dict[str, set[str]] = {}

@@ -24,9 +24,12 @@ from aiostream_ds._redis.redis_connection import Address
 from aiostream_ds._redis.servers import Servers
 from aiostream_ds.errors import PluginError
 
-__all__ = ["ChannelWatches", "entry_id"]
+__all__ = ["SENT", "ChannelWatches", "entry_id"]
 
 log = get_logger(__name__)
+
+SENT = b"S"
+"""Begins messages that are in no log; see the scripts."""
 
 _NAMES = 1000  # channels in one command
 
@@ -172,7 +175,7 @@ class ChannelWatches:
 def _event(channel: str, message: bytes) -> Event:
     if message[:1] == b"R":
         return Resigned(channel, int(message[1:]))
-    if message[:1] == b"S":
+    if message[:1] == SENT:
         return Sent(channel, message[1:])
     id, previous, payload = message[1:].split(b" ", 2)
     return Appended(channel, Entry(entry_id(id), entry_id(previous), payload))

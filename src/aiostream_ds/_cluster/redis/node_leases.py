@@ -6,6 +6,7 @@ ended in one partition may be fenced there, as every writer.
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.redis.channel_keys import KeyNames
@@ -16,7 +17,7 @@ __all__ = ["NodeLeases"]
 
 
 class NodeLeases:
-    """Renews and ends leases."""
+    """Renews and ends leases, and lists them."""
 
     def __init__(self, calls: RedisCalls, keys: KeyNames, scripts: Scripts) -> None:
         self._calls, self._scripts = calls, scripts
@@ -80,6 +81,28 @@ class NodeLeases:
                 for each in self._partitions
             )
         )
+
+    async def nodes(self) -> Mapping[str, float]:
+        """The nodes with a lease in one partition, and its age in seconds. Raises EngineError."""
+        found = await self._calls.run(self._scripts.nodes, (self._partitions[0].leases,))
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return {node.decode(): age / 1000 for node, age in pairs}
+
+    async def end(self, node: str, age: float) -> None:
+        """End a lease in each partition that has it, unless it was renewed there less than `age`
+        seconds ago.
+
+        Raises:
+            EngineError: the first of the errors, when all partitions were tried.
+        """
+        milliseconds = int(age * 1000)
+        calls = [
+            self._calls.run(self._scripts.end_lease, (each.leases,), node, milliseconds)
+            for each in self._partitions
+        ]
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def aclose(self) -> None:
         """End what runs in the background."""

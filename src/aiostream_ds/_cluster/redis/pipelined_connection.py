@@ -5,6 +5,7 @@ The protocol is RESP3, so that notifications and answers differ.
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -30,6 +31,8 @@ Word = str | bytes | int
 _NONE: set[bytes] = set()  # of calls: nothing is ever in it
 
 _MORE = object()  # an answer is not complete
+
+_numbers = itertools.count(1)
 
 
 class ConnectionLost(Exception):
@@ -61,6 +64,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     Attributes:
         server: where it leads.
+        number: which of this process it is.
         kind: what the server is.
         is_open: whether it is not lost.
         scripts: hashes of the scripts whose texts were sent.
@@ -76,6 +80,7 @@ class PipelinedConnection(asyncio.Protocol):
         on_lost: Callable[["PipelinedConnection"], object],
     ) -> None:
         self.server, self._login = server, login
+        self.number = next(_numbers)
         self.is_open = False
         self.scripts: set[str] = set()
         self._on_push, self._on_lost = on_push, on_lost

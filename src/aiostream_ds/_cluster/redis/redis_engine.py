@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
 from itertools import starmap
 from typing import Any
@@ -23,10 +23,11 @@ from aiostream_ds._cluster.engine import (
     Ownership,
     Reconnected,
     Sent,
+    Watched,
 )
 from aiostream_ds._cluster.overview import ClusterOverview
 from aiostream_ds._cluster.redis.channel_keys import PARTITIONS, KeyNames
-from aiostream_ds._cluster.redis.channel_watches import ChannelWatches, entry_id
+from aiostream_ds._cluster.redis.channel_watches import SENT, ChannelWatches, entry_id
 from aiostream_ds._cluster.redis.log_cleanup import KEPT_SECONDS, keep_clean
 from aiostream_ds._cluster.redis.node_leases import NodeLeases
 from aiostream_ds._cluster.redis.redis_calls import Recovery, RedisCalls, in_words, is_transient
@@ -170,6 +171,14 @@ class RedisEngine:
         """See `Engine`."""
         await self._leases.release(node)
 
+    async def nodes(self) -> Mapping[str, float]:
+        """See `Engine`. Of a Redis Cluster, the leases in one partition."""
+        return await self._leases.nodes()
+
+    async def end_lease(self, node: str, age: float) -> None:
+        """See `Engine`."""
+        await self._leases.end(node, age)
+
     # -- ownership -----------------------------------------------------------------------------
 
     async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
@@ -276,6 +285,18 @@ class RedisEngine:
         """See `Engine`."""
         self._check_size(channel, payload)
         await self._calls.run(self._scripts.send, (self._keys.of(channel).log,), payload)
+
+    async def watched(self, channel: str) -> Watched:
+        """See `Engine`."""
+        name = self._keys.of(channel).log
+        command = ("SPUBLISH" if self._sharded else "PUBLISH", name, SENT)
+
+        async def attempt() -> Watched:
+            connection = await self._calls.connections.get(await self._servers.address(name))
+            receivers = await connection.call(command)
+            return Watched(connection.number, receivers > 0)
+
+        return await self._calls.repeat(attempt)
 
     async def events(self) -> AsyncIterator[Event]:
         """See `Engine`. Ends after `aclose`."""

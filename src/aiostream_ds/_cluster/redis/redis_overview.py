@@ -17,9 +17,7 @@ async def read_overview(calls: RedisCalls, keys: KeyNames, scripts: Scripts) -> 
         alive, names = await calls.run(scripts.partition_overview, partition)
         nodes |= set(alive)
         for name in names:
-            channel = name.decode()
-            if not channel.startswith("_"):
-                channels.append(await _channel(calls, keys, scripts, channel))
+            channels.append(await _channel(calls, keys, scripts, name.decode()))
     return ClusterOverview(
         frozenset(node.decode() for node in nodes), sorted(channels, key=lambda c: c.channel)
     )

@@ -98,6 +98,27 @@ _RELEASE = """
 redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
+_NODES = """
+local leases, found, now = KEYS[1], {}, clock()
+local all = redis.call('HGETALL', leases)
+for n = 1, #all, 2 do
+  local start, duration = string.match(all[n + 1], '(%d+) (%d+)')
+  if math.abs(now - start) < tonumber(duration) then
+    table.insert(found, all[n])
+    table.insert(found, now - start)
+  end
+end
+return found
+"""
+
+_END_LEASE = """
+local leases, node, age = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local lease = redis.call('HGET', leases, node)
+local start = lease and string.match(lease, '%d+')
+-- the record stays: if the node has not crashed it goes on, and its channels are in use
+if start and clock() - start >= age then redis.call('HSET', leases, node, start .. ' 0') end
+"""
+
 _TAKE = """
 local state, log, nodes, leases, channels = unpack(KEYS)
 local channel, node, payload, entries, limit = unpack(ARGV)
@@ -334,6 +355,8 @@ class Scripts:
 
         self.renew = made(_RENEW)
         self.release = made(_RELEASE)
+        self.nodes = made(_NODES)
+        self.end_lease = made(_END_LEASE)
         self.take = made(_TAKE)
         self.append = made(_APPEND)
         self.read = made(_READ)

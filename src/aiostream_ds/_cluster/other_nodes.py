@@ -1,0 +1,130 @@
+"""The other nodes of the cluster: which ones have a lease, and which ones have crashed before theirs
+has ended.
+
+When a process ends, the system closes its connections, and the server has nobody left who watches
+the channel `doubts_of` its node. A node has crashed if
+
+    it has missed a renewal of its lease, and
+    nobody has watched that channel for a fifth of a lease, asked over one connection,
+    over which somebody was seen to watch it before.
+
+So a process that is paused, busy, or cut off without a word keeps its lease to the end: its
+connections stay. After a server has started again, or this node has connected again, silence of
+the others has no meaning until they were seen. If the answer is wrong, as for a process that cannot
+connect again for so long, its channels move to other nodes, and it is fenced: that is all.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+
+import anyio
+
+from aiostream_ds._cluster.engine import Engine, EngineError, Watched
+from aiostream_ds._cluster.participation import doubts_of
+from aiostream_ds._loggers import get_logger
+
+__all__ = ["CrashDetection", "OtherNodes"]
+
+log = get_logger(__name__)
+
+_POLLS = 8  # questions for the other nodes in the time of a lease
+_PER_NODE = 0.001  # seconds for each node of the cluster, between two questions for all
+_QUESTIONS = 16  # most nodes whose connections are asked for at a time: a slow engine is spared
+
+
+class CrashDetection:
+    """Which nodes have crashed. Does nothing by itself.
+
+    Args:
+        lease: seconds for which a lease is valid.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._overdue = 1.1 * lease / 3  # seconds after which it was renewed in any case
+        self._silence = lease / 5
+        self._seen: dict[str, int] = {}  # the connections over which nodes were seen
+        self._silent: dict[str, float] = {}  # since when
+
+    @property
+    def suspects(self) -> bool:
+        """Whether a node may have crashed."""
+        return bool(self._silent)
+
+    def questions(self, ages: Mapping[str, float], owners: Collection[str]) -> list[str]:
+        """The nodes whose connections to ask for: those that have missed a renewal, and those that
+        were not seen yet.
+
+        Args:
+            ages: the leases; see `Engine.nodes`.
+            owners: the nodes that matter.
+        """
+        self._seen = {node: number for node, number in self._seen.items() if node in ages}
+        overdue = {node for node in owners if ages.get(node, 0.0) > self._overdue}
+        self._silent = {node: since for node, since in self._silent.items() if node in overdue}
+        wanted = [node for node in owners if node in overdue or node not in self._seen]
+        wanted.sort(key=lambda node: (node not in self._silent, node not in overdue))
+        return [node for node in wanted if node in ages][:_QUESTIONS]
+
+    def has_crashed(self, node: str, answer: Watched, now: float) -> bool:
+        """What an answer means."""
+        if answer.is_watched:
+            self._seen[node] = answer.connection
+            self._silent.pop(node, None)
+            return False
+        if self._seen.get(node) != answer.connection:
+            self._seen.pop(node, None)
+            self._silent.pop(node, None)
+            return False
+        return now - self._silent.setdefault(node, now) >= self._silence
+
+
+class OtherNodes:
+    """The nodes with a valid lease, as last heard.
+
+    Args:
+        engine: knows them.
+        name: of this node.
+        lease: seconds for which a lease is valid.
+        owners: returns the nodes whose channels this one may take.
+
+    Attributes:
+        alive: their names, with this node's.
+    """
+
+    def __init__(
+        self, engine: Engine, name: str, lease: float, owners: Callable[[], Collection[str]]
+    ) -> None:
+        self.alive: frozenset[str] = frozenset()
+        self._engine, self._name, self._lease, self._owners = engine, name, lease, owners
+        self._crashes = CrashDetection(lease)
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two questions: more with many nodes."""
+        shortest = self._lease / _POLLS
+        if self._crashes.suspects:
+            return shortest
+        return min(max(shortest, _PER_NODE * len(self.alive)), self._lease / 2)
+
+    async def look(self) -> None:
+        """Ask once. Raises EngineError and TimeoutError."""
+        with anyio.fail_after(self._lease / 3):
+            ages = await self._engine.nodes()
+        self.alive = frozenset(ages) | {self._name}
+        owners = set(self._owners()) - {self._name}
+        questions = self._crashes.questions(ages, owners)
+        if questions:
+            with anyio.move_on_after(self._lease / 3):
+                async with anyio.create_task_group() as group:
+                    for node in questions:
+                        group.start_soon(self._ask_for, node)
+
+    async def _ask_for(self, node: str) -> None:
+        """Find out whether a node has crashed. If the engine does not answer, its lease decides."""
+        try:
+            answer = await self._engine.watched(doubts_of(node))
+            if self._crashes.has_crashed(node, answer, anyio.current_time()):
+                await self._engine.end_lease(node, self._lease / 2)
+                self.alive -= {node}
+                log.info("a server of the cluster has crashed", extra={"node": node})
+        except EngineError as error:
+            log.debug("who watches a channel is not known: %s", error)

@@ -1,0 +1,92 @@
+"""Which nodes have crashed: one rule at a time, without time and engine."""
+
+import pytest
+
+from aiostream_ds._cluster.engine import Watched
+from aiostream_ds._cluster.other_nodes import CrashDetection
+
+LEASE = 1.2  # overdue after 0.44 s, crashed after 0.24 s of silence
+
+
+class Detection(CrashDetection):
+    """With the answers of a server over one connection."""
+
+    def __init__(self) -> None:
+        super().__init__(LEASE)
+        self.connection = 1
+
+    def ask(self, now: float, is_watched: bool, age: float = 0.5) -> bool:
+        if "a" not in self.questions({"a": age, "b": 0.1}, {"a"}):
+            return False
+        return self.has_crashed("a", Watched(self.connection, is_watched), now)
+
+
+@pytest.fixture
+def detection() -> Detection:
+    made = Detection()
+    assert not made.ask(0.0, is_watched=True, age=0.1)
+    return made
+
+
+def test_a_node_has_crashed_if_it_has_missed_a_renewal_and_is_silent_for_a_fifth_of_a_lease(
+    detection,
+):
+    assert not detection.ask(1.0, is_watched=False)
+    assert detection.suspects
+    assert not detection.ask(1.2, is_watched=False)
+    assert detection.ask(1.3, is_watched=False)
+
+
+def test_a_node_that_renews_its_lease_is_not_asked_for_once_it_was_seen(detection):
+    assert detection.questions({"a": 0.43}, {"a"}) == []
+    assert detection.questions({"a": 0.45}, {"a"}) == ["a"]
+
+
+def test_a_node_that_renews_its_lease_meanwhile_is_silent_from_then_on(detection):
+    assert not detection.ask(1.0, is_watched=False)
+    assert not detection.ask(1.2, is_watched=False, age=0.1)
+    assert not detection.suspects
+    assert not detection.ask(1.6, is_watched=False)
+
+
+def test_a_node_that_is_seen_meanwhile_has_not_crashed(detection):
+    assert not detection.ask(1.0, is_watched=False)
+    assert not detection.ask(1.2, is_watched=True)
+    assert not detection.ask(1.6, is_watched=False)
+    assert detection.ask(1.9, is_watched=False)
+
+
+def test_a_node_that_was_never_seen_has_not_crashed():
+    detection = Detection()
+    for second in range(10):
+        assert not detection.ask(second, is_watched=False)
+    assert not detection.suspects
+
+
+def test_over_another_connection_a_node_has_to_be_seen_first(detection):
+    assert not detection.ask(1.0, is_watched=False)
+    detection.connection = 2
+    for second in range(2, 10):
+        assert not detection.ask(second, is_watched=False)
+    assert not detection.ask(10, is_watched=True)
+    assert not detection.ask(11, is_watched=False)
+    assert detection.ask(12, is_watched=False)
+
+
+def test_silence_that_began_over_an_earlier_connection_does_not_count(detection):
+    assert not detection.ask(1.0, is_watched=False)
+    detection.connection = 2
+    assert not detection.ask(1.1, is_watched=True)
+    assert not detection.ask(1.5, is_watched=False)
+
+
+def test_nodes_that_own_nothing_of_interest_are_not_asked_for(detection):
+    assert detection.questions({"a": 0.5, "b": 0.5}, set()) == []
+    assert detection.questions({"a": 0.5, "b": 0.5}, {"gone"}) == []
+
+
+def test_a_slow_engine_is_asked_for_the_silent_nodes_first_and_for_not_too_many(detection):
+    nodes = {f"n{number:02}": 0.5 for number in range(100)} | {"a": 0.5}
+    assert not detection.ask(1.0, is_watched=False)
+    questions = detection.questions(nodes, sorted(nodes, reverse=True))
+    assert questions[0] == "a" and len(questions) == len(set(questions)) == 16

@@ -1,6 +1,8 @@
 """`aiostream-ds cluster status`, against real servers."""
 
+import asyncio
 import json
+import re
 
 import pytest
 import pytest_asyncio
@@ -55,11 +57,37 @@ def test_nodes_and_channels_are_printed(server, term, capsys):
         "subscribed": ["one", "two"],
         "entries": 2,
         "size": size,
+        "left": None,
     }
     url = server.url if isinstance(server, Redis) else server.admin_url
     assert main(["cluster", "status", "--url", url, "--name", "another"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["0 nodes in the cluster another", "0 channels"]
+
+
+@pytest.mark.slow
+async def test_logs_that_are_kept_after_the_last_viewer_are_printed_with_their_time(server, capsys):
+    settings = cluster_settings({"GF_PLUGIN_CLUSTER_URL": server.url})
+    engine = cluster_access(settings).engine
+    await engine.open()
+    await engine.renew("one", 60)
+    await engine.enter("rows", "one")
+    taken = await engine.take("rows", "one", b"hello")
+    await engine.resign("rows", "one", taken.term)
+    await engine.leave("rows", "one")
+    await engine.aclose()
+    assert await asyncio.to_thread(main, ["cluster", "status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:-1] == [
+        "1 node in the cluster aiostream-ds",
+        "  one: owns 0, has viewers of 0",
+        "0 channels",
+        "1 log kept after the last viewer",
+    ]
+    size, kept = (", 5 bytes", 600) if isinstance(server, Redis) else ("", 3600)
+    found = re.fullmatch(rf"  rows: \d messages?{size}, (\d+) s left", lines[-1])
+    assert found, lines[-1]
+    assert kept - 30 < int(found[1]) <= kept
 
 
 @pytest.mark.slow

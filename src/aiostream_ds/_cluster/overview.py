@@ -7,7 +7,7 @@ __all__ = ["ChannelOverview", "ClusterOverview", "HasOverview"]
 
 
 class ChannelOverview(NamedTuple):
-    """A channel.
+    """A channel, or the log that is left of one.
 
     Attributes:
         channel: its name.
@@ -16,6 +16,8 @@ class ChannelOverview(NamedTuple):
         subscribed: the nodes with subscribers and a valid lease.
         entries: how many messages its log has.
         size: their bytes; None: unknown.
+        left: seconds for which the log is kept, since nobody uses the channel; None: it is in use,
+            or nodes have died without giving it up.
     """
 
     channel: str
@@ -24,6 +26,7 @@ class ChannelOverview(NamedTuple):
     subscribed: frozenset[str]
     entries: int
     size: int | None
+    left: float | None
 
 
 class ClusterOverview(NamedTuple):

@@ -67,19 +67,22 @@ def _lines(found: ClusterOverview, name: str) -> Iterator[str]:
         owned = sum(channel.owner == node for channel in found.channels)
         followed = sum(node in channel.subscribed for channel in found.channels)
         yield f"  {node}: owns {owned}, has viewers of {followed}"
-    yield _count(len(found.channels), "channel")
+    kept = [channel for channel in found.channels if channel.left is not None]
+    yield _count(len(found.channels) - len(kept), "channel")
     for channel in found.channels:
-        yield f"  {channel.channel}: {_of_channel(channel)}"
+        if channel.left is None:
+            owner, viewers = channel.owner or "none", _count(len(channel.subscribed), "node")
+            text = f"owner {owner}, term {channel.term}, viewers on {viewers}, {_log_of(channel)}"
+            yield f"  {channel.channel}: {text}"
+    if kept:
+        yield f"{_count(len(kept), 'log')} kept after the last viewer"
+    for channel in kept:
+        yield f"  {channel.channel}: {_log_of(channel)}, {channel.left:.0f} s left"
 
 
-def _of_channel(channel: ChannelOverview) -> str:
+def _log_of(channel: ChannelOverview) -> str:
     size = "" if channel.size is None else f", {channel.size} bytes"
-    owner = channel.owner or "none"
-    return (
-        f"owner {owner}, term {channel.term},"
-        f" viewers on {_count(len(channel.subscribed), 'node')},"
-        f" {_count(channel.entries, 'message')}{size}"
-    )
+    return f"{_count(channel.entries, 'message')}{size}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -166,7 +166,30 @@ async def test_keys_in_use_have_no_time_to_live_and_others_have_one(server):
         await found.leave("c", "b")
         await found.release("a")
         await found.release("b")
-        assert keys(server) == {"state:c", "log:c"}  # the rest is gone, and these go
+        assert keys(server) == {"state:c", "log:c", "kept"}  # the rest is gone, and these go
+        assert 0 < ttl(server, "kept") <= 600_000
+
+
+async def test_the_list_of_kept_logs_has_those_that_expire(server):
+    async with opened(engine(server)) as found:
+        for number in range(30):
+            channel = f"c{number}"
+            term = (await Writer(found, channel).take()).term
+            await found.resign(channel, "a", term)
+        await found.enter("empty", "a")
+        await found.leave("empty", "a")
+        await found.enter("c0", "a")
+        channels = (await found.overview()).channels
+        assert {each.channel for each in channels} == {f"c{number}" for number in range(30)}
+        assert {each.channel for each in channels if each.left is None} == {"c0"}
+        assert all(590 < each.left <= 600 for each in channels if each.left is not None)
+        for number in range(1, 26):
+            server.call("ZADD", PREFIX + "kept", 1, f"c{number}")
+        assert len((await found.overview()).channels) == 5
+        for _ in range(3):  # each removes some of the old ones
+            await found.leave("c0", "a")
+            await found.enter("c0", "a")
+        assert server.call("ZCARD", PREFIX + "kept") == b":4\r\n"
 
 
 async def test_a_log_that_begins_to_expire_is_kept_when_it_is_taken_again(server):

@@ -64,7 +64,8 @@ class NatsEngine:
             lost=partial(self._events.put, Reconnected()),
             timeout=settings.timeout,
         )
-        self._sweep = Sweep(self._jetstream, self._subjects, settings.idle)
+        self._idle = settings.idle
+        self._sweep = Sweep(self._jetstream, self._subjects, self._idle)
         self._sweeping: asyncio.Task[None] | None = None
         self._watched: dict[str, int] = {}
         self._is_looking = False
@@ -192,7 +193,7 @@ class NatsEngine:
 
     async def overview(self) -> ClusterOverview:
         """See `HasOverview`."""
-        return await read_overview(self._jetstream, self._subjects, self._presence)
+        return await read_overview(self._jetstream, self._subjects, self._presence, self._idle)
 
     def events(self) -> AsyncIterator[Event]:
         """See `Engine`."""

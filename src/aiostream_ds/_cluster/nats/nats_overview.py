@@ -14,14 +14,15 @@ _TOGETHER = 32  # requests in flight
 
 
 async def read_overview(
-    jetstream: JetStream, subjects: Subjects, presence: Presence
+    jetstream: JetStream, subjects: Subjects, presence: Presence, idle: float
 ) -> ClusterOverview:
-    """All nodes and channels; one request for each channel. Raises EngineError."""
+    """All nodes and channels; two requests for each channel. Logs without an owner and subscribers
+    are kept for `idle` seconds after their last entry. Raises EngineError."""
     if not await jetstream.has_stream(subjects.state_stream):
         return ClusterOverview(frozenset(), [])  # no process has been there
     nodes = frozenset(await presence.valid_nodes())
     uses, _ = await jetstream.subjects(subjects.state_stream, subjects.uses)
-    logs, _ = await jetstream.subjects(subjects.log_stream, subjects.logs)
+    logs, now = await jetstream.subjects(subjects.log_stream, subjects.logs)
     subscribed: dict[str, set[str]] = {}
     for subject in uses:
         channel, node = map(from_token, subject.split(".")[-2:])
@@ -37,13 +38,11 @@ async def read_overview(
         entries = (info["state"].get("subjects") or {}).get(subject, 0)
         message = None if last is None else log_message(last.sequence, last.headers, b"")
         owner, term = ("", 0) if message is None else (message.node, message.id.term)
-        return ChannelOverview(
-            channel,
-            owner if owner in nodes else "",
-            term,
-            frozenset(subscribed.get(channel, ())),
-            entries,
-            None,
-        )
+        owner = owner if owner in nodes else ""
+        viewers = frozenset(subscribed.get(channel, ()))
+        left = None
+        if last is not None and not owner and not viewers:
+            left = max(last.time + idle - now, 0.0)
+        return ChannelOverview(channel, owner, term, viewers, entries, None, left)
 
     return ClusterOverview(nodes, await asyncio.gather(*map(read, sorted(logs))))

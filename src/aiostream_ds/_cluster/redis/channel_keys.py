@@ -32,6 +32,7 @@ class PartitionKeys(NamedTuple):
 
     leases: bytes
     channels: bytes
+    kept: bytes
 
 
 class ChannelKeys(NamedTuple):
@@ -42,6 +43,7 @@ class ChannelKeys(NamedTuple):
     nodes: bytes
     leases: bytes
     channels: bytes
+    kept: bytes
 
 
 class KeyNames:
@@ -64,7 +66,7 @@ class KeyNames:
         self.prefix = f"{namespace}:"
         self._starts = [f"{self.prefix}{{{tag}}}:" for tag in _tags(partitions)]
         self.partitions: Sequence[PartitionKeys] = [
-            PartitionKeys(f"{start}leases".encode(), f"{start}channels".encode())
+            PartitionKeys(*(f"{start}{kind}".encode() for kind in PartitionKeys._fields))
             for start in self._starts
         ]
         self.of = lru_cache(_KNOWN)(self._of)

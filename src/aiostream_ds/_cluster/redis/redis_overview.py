@@ -14,9 +14,9 @@ async def read_overview(calls: RedisCalls, keys: KeyNames, scripts: Scripts) -> 
     nodes: set[bytes] = set()
     channels: list[ChannelOverview] = []
     for partition in keys.partitions:
-        alive, names = await calls.run(scripts.partition_overview, partition)
+        alive, names, kept = await calls.run(scripts.partition_overview, partition)
         nodes |= set(alive)
-        for name in names:
+        for name in (*names, *kept):
             channels.append(await _channel(calls, keys, scripts, name.decode()))
     return ClusterOverview(
         frozenset(node.decode() for node in nodes), sorted(channels, key=lambda c: c.channel)
@@ -26,8 +26,8 @@ async def read_overview(calls: RedisCalls, keys: KeyNames, scripts: Scripts) -> 
 async def _channel(
     calls: RedisCalls, keys: KeyNames, scripts: Scripts, channel: str
 ) -> ChannelOverview:
-    owner, term, subscribed, entries, size = await calls.run(
-        scripts.channel_overview, keys.of(channel)
+    owner, term, subscribed, entries, size, left = await calls.run(
+        scripts.channel_overview, keys.of(channel), channel
     )
     return ChannelOverview(
         channel,
@@ -36,4 +36,5 @@ async def _channel(
         frozenset(node.decode() for node in subscribed),
         entries,
         int(size),
+        left / 1000 if left >= 0 else None,
     )

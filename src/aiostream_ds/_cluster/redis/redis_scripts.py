@@ -12,6 +12,7 @@ and of a partition:
 
     leases    hash: node → time of the renewal and duration, in milliseconds
     channels  sorted set: channels by the time when they were last seen in use
+    kept      sorted set: channels that nobody uses any more by the time when their keys expire
 
 A lease is compared with the server's clock, and is over as well when its start is in the future by
 more than its duration: a clock that is set back must not make the leases of dead nodes longer.
@@ -38,7 +39,9 @@ local function is_alive(leases, node, now)
   local start, duration = string.match(lease, '(%d+) (%d+)')
   return math.abs(now - start) < tonumber(duration)
 end
-local function is_used(state, nodes, leases, now)
+-- below, KEYS are those of a channel: state, log, nodes, leases, channels, kept
+local function is_used(now)
+  local state, _, nodes, leases = unpack(KEYS)
   local owner = redis.call('HGET', state, 'node')
   -- also one whose lease is over: it may renew it and go on. The record of a dead one is removed
   if owner and redis.call('HGET', leases, owner) then return true end
@@ -47,18 +50,22 @@ local function is_used(state, nodes, leases, now)
   end
   return false
 end
-local function keep(state, log, nodes, channels, channel, now)
+local function keep(channel, now)
+  local state, log, nodes, _, channels, kept = unpack(KEYS)
   redis.call('ZADD', channels, now, channel)
-  redis.call('PERSIST', state)
-  redis.call('PERSIST', log)
-  redis.call('PERSIST', nodes)
+  redis.call('ZREM', kept, channel)
+  for _, key in ipairs({state, log, nodes}) do redis.call('PERSIST', key) end
 end
-local function expire_unused(state, log, nodes, leases, channels, channel, kept)
-  if is_used(state, nodes, leases, clock()) then return end
+local function expire_unused(channel, duration)
+  local now = clock()
+  if is_used(now) then return end
+  local state, log, nodes, _, channels, kept = unpack(KEYS)
   redis.call('ZREM', channels, channel)
-  redis.call('PEXPIRE', state, kept)
-  redis.call('PEXPIRE', log, kept)
-  redis.call('PEXPIRE', nodes, kept)
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', kept, '-inf', now, 'LIMIT', 0, 10)) do
+    redis.call('ZREM', kept, key)
+  end
+  if redis.call('EXISTS', log) == 1 then redis.call('ZADD', kept, now + duration, channel) end
+  for _, key in ipairs({state, log, nodes, kept}) do redis.call('PEXPIRE', key, duration) end
 end
 local function trim(state, log, total, limit)
   -- the newest entry stays; 3/4 of the limit, so that this is seldom
@@ -120,7 +127,7 @@ if start and clock() - start >= age then redis.call('HSET', leases, node, start 
 """
 
 _TAKE = """
-local state, log, nodes, leases, channels = unpack(KEYS)
+local state, log, _, leases = unpack(KEYS)
 local channel, node, payload, entries, limit = unpack(ARGV)
 local owner, term, last, after, hello, total, base =
   unpack(redis.call('HMGET', state,
@@ -153,7 +160,7 @@ add(state, log, id, last, payload, total, entries, true)
 redis.call('HSET', state, 'node', node, 'term', term, 'last', id, 'taken_after', last,
            'hello', hash, 'total', total, 'base', base)
 if total - base > tonumber(limit) then trim(state, log, total, tonumber(limit)) end
-keep(state, log, nodes, channels, channel, now)
+keep(channel, now)
 publish(log, id, last, payload)
 return {node, term, 1, last}
 """
@@ -203,27 +210,25 @@ return redis.call('HGET', KEYS[1], 'schema')
 """
 
 _RESIGN = """
-local state, log, nodes, leases, channels = unpack(KEYS)
-local channel, node, term, kept = unpack(ARGV)
+local state, log = unpack(KEYS)
+local channel, node, term, duration = unpack(ARGV)
 local found = redis.call('HMGET', state, 'node', 'term')
 if found[1] ~= node or found[2] ~= term then return end
 redis.call('HDEL', state, 'node')
 redis.call('PUBLISH', log, 'R' .. term)
-expire_unused(state, log, nodes, leases, channels, channel, kept)
+expire_unused(channel, duration)
 """
 
 _ENTER = """
-local state, log, nodes, leases, channels = unpack(KEYS)
 local channel, node = unpack(ARGV)
-redis.call('ZADD', nodes, 0, node)
-keep(state, log, nodes, channels, channel, clock())
+redis.call('ZADD', KEYS[3], 0, node)
+keep(channel, clock())
 """
 
 _LEAVE = """
-local state, log, nodes, leases, channels = unpack(KEYS)
-local channel, node, kept = unpack(ARGV)
-redis.call('ZREM', nodes, node)
-expire_unused(state, log, nodes, leases, channels, channel, kept)
+local channel, node, duration = unpack(ARGV)
+redis.call('ZREM', KEYS[3], node)
+expire_unused(channel, duration)
 """
 
 _MEMBERS = """
@@ -255,7 +260,7 @@ local channel, kept = ARGV[1], tonumber(ARGV[2])
 local now = clock()
 local seen = redis.call('ZSCORE', channels, channel)
 if not seen or now - seen < kept then return 0 end
-if not is_used(state, nodes, leases, now) then
+if not is_used(now) then
   redis.call('ZREM', channels, channel)
   return redis.call('DEL', state, log, nodes)
 end
@@ -275,16 +280,17 @@ return 0
 """
 
 _PARTITION_OVERVIEW = """
-local leases, channels = KEYS[1], KEYS[2]
+local leases, channels, kept = unpack(KEYS)
 local nodes, now = {}, clock()
 for n, node in ipairs(redis.call('HGETALL', leases)) do
   if n % 2 == 1 and is_alive(leases, node, now) then table.insert(nodes, node) end
 end
-return {nodes, redis.call('ZRANGE', channels, 0, -1)}
+return {nodes, redis.call('ZRANGE', channels, 0, -1),
+        redis.call('ZRANGEBYSCORE', kept, '(' .. string.format('%d', now), '+inf')}
 """
 
 _CHANNEL_OVERVIEW = """
-local state, log, nodes, leases = unpack(KEYS)
+local state, log, nodes, leases, _, kept = unpack(KEYS)
 local owner, term, total, base =
   unpack(redis.call('HMGET', state, 'node', 'term', 'total', 'base'))
 local now, subscribed, length = clock(), {}, 0
@@ -293,8 +299,9 @@ for _, node in ipairs(redis.call('ZRANGE', nodes, 0, -1)) do
 end
 if redis.call('EXISTS', log) == 1 then length = redis.call('XINFO', 'STREAM', log)[2] end
 if not (owner and is_alive(leases, owner, now)) then owner = '' end
+local ends = redis.call('ZSCORE', kept, ARGV[1])
 return {owner, term or '0', subscribed, length,
-        string.format('%d', (total or 0) - (base or 0))}
+        string.format('%d', (total or 0) - (base or 0)), ends and ends - now or -1}
 """
 
 _CHECK = """

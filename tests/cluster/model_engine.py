@@ -101,9 +101,7 @@ class ModelServer:
 
     def nodes(self) -> Mapping[str, float]:
         now = self.time()
-        return {
-            node: now - self.renewed[node] for node, end in self.leases.items() if end > now
-        }
+        return {node: now - self.renewed[node] for node, end in self.leases.items() if end > now}
 
     def end_lease(self, node: str, age: float) -> None:
         if self.time() - self.renewed.get(node, math.inf) >= age:

@@ -1,6 +1,6 @@
 """A process with a node of a cluster and a silent channel, which it owns if nobody else does.
 
-`python -m tests.cluster.node_process URL LEASE` prints the name of the node when it reads the source.
+`python -m tests.cluster.node_process URL LEASE` prints the node's name when it reads the source.
 """
 
 import asyncio

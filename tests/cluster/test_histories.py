@@ -17,8 +17,16 @@ SCENARIOS = {
     "short": Scenario(nodes=2, channels=1, seconds=7),
     "closed connections": Scenario(
         actions={
-            "view": 5, "leave": 2, "crash": 4, "stop": 2, "reset": 6, "disconnect": 2, "slow": 2,
-            "outage": 1, "restart": 1, "lose": 1,
+            "view": 5,
+            "leave": 2,
+            "crash": 4,
+            "stop": 2,
+            "reset": 6,
+            "disconnect": 2,
+            "slow": 2,
+            "outage": 1,
+            "restart": 1,
+            "lose": 1,
         }
     ),
 }

@@ -11,7 +11,7 @@ import pytest
 from aiostream_ds._cluster.engine import START, EntryId
 from aiostream_ds._cluster.message_cipher import UnreadableMessage
 from aiostream_ds._store_replication.store_entries import NO_TAG, StoreEntry, new_tag
-from aiostream_ds._store_replication.store_replica import SHARED_OWNER
+from aiostream_ds._store_replication.void_entries import SHARED_OWNER
 from aiostream_ds.sources.push import Pushed
 from aiostream_ds.stores.row_blocks import Piece
 from aiostream_ds.stores.sqlite_writer import ReplicaBatch
@@ -75,7 +75,7 @@ async def test_pushes_are_refused_while_another_server_reads_what_this_one_canno
         await push(found.open[0], "a", 0)
         await agree(found.all, 1)
         replica = (await found.open[1].data_source(Pushed))._store._replica
-        read = replica._codec.decode
+        read = replica.codec.decode
         with monkeypatch.context() as patch:
             known = {entry.payload for entry in engine.channels[log_of(engine)].log}
 
@@ -85,14 +85,14 @@ async def test_pushes_are_refused_while_another_server_reads_what_this_one_canno
                 return read(payload)
 
             asked: list[EntryId] = []
-            confirm_void = replica._filler.confirm_void
+            confirm_void = replica.follower.filler.confirm_void
 
             async def confirm(id: EntryId) -> None:
                 asked.append(id)
                 await confirm_void(id)
 
-            patch.setattr(replica._filler, "confirm_void", confirm)
-            patch.setattr(replica._codec, "decode", decode)
+            patch.setattr(replica.follower.filler, "confirm_void", confirm)
+            patch.setattr(replica.codec, "decode", decode)
             await push(found.open[0], "a", 1)
             await agree(found.all[:1], 2)
             with anyio.fail_after(10):  # viewers of this server lack rows, also without a push here
@@ -103,7 +103,7 @@ async def test_pushes_are_refused_while_another_server_reads_what_this_one_canno
             assert b"cluster_encryption_keys" in answer.body, answer
             assert len(asked) < 9  # in some eight seconds: the others are not kept busy
             await push(found.open[0], "a", 2)
-        assert replica._codec.decode == read
+        assert replica.codec.decode == read
         await push(found.open[1], "a", 3)
         assert [n for _, n in await agree(found.all, 4)] == [0, 1, 2, 3]
 
@@ -113,7 +113,7 @@ async def test_a_server_that_joins_does_not_hold_the_rows_of_the_whole_log(tmp_p
     async with servers(tmp_path, number=1, engine=engine) as found:
         await push(found.all[0], "a", 0)
         replica = (await found.open[0].data_source(Pushed))._store._replica
-        codec, first, tag, chance = replica._codec, 2, replica.chain.tag, Random(1)
+        codec, first, tag, chance = replica.codec, 2, replica.follower.chain.tag, Random(1)
         name = log_of(engine)
         await found.stop(0)
         for number in range(60):

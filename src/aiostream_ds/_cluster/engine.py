@@ -49,6 +49,7 @@ READ_BYTES = 4 << 20
 """A page ends with the entry with which it has so many bytes: memory is bounded by this and the
 largest entry, however long the log is."""
 
+
 class Entry(NamedTuple):
     """An entry of a log. `previous` is the id of the entry before it, also if that is removed."""
 

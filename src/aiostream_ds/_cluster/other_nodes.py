@@ -1,5 +1,4 @@
-"""The other nodes of the cluster: which ones have a lease, and which ones have crashed before theirs
-has ended.
+"""The other nodes of the cluster: which ones have a lease, and which have crashed before its end.
 
 When a process ends, the system closes its connections, and the server has nobody left who watches
 the channel `doubts_of` its node. A node has crashed if

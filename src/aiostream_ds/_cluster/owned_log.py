@@ -182,7 +182,6 @@ class OwnedLog:
 
     async def _recover(self) -> bool:
         """Begin a new term with what the engine has lost."""
-        channel = self._channel
         try:
             return await self._take_again() and await self._complete()
         except EngineAway as error:

@@ -25,12 +25,19 @@ _END = META + "end"
 
 
 class StoreLink(NamedTuple):
-    """An entry that the store has: its tag, the first cursor that it has given to each channel, and
-    where it was in the log; START: not known."""
+    """An entry that the store has.
+
+    Attributes:
+        tag: its own.
+        first: the first cursor that it has given to each channel.
+        id: where it was in the log; START: not known.
+        ids: the first cursors and ids of its batches without a key, by channel.
+    """
 
     tag: bytes
     first: Mapping[str, int]
     id: EntryId = START
+    ids: Mapping[str, Sequence[tuple[int, bytes]]] = {}
 
 
 class _End(msgspec.Struct, array_like=True, frozen=True):
@@ -46,6 +53,7 @@ class _Link(msgspec.Struct, array_like=True, frozen=True):
     tag: bytes
     first: dict[str, int]
     id: EntryId = START
+    ids: dict[str, list[tuple[int, bytes]]] = {}
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -69,6 +77,7 @@ class StoreChain:
         self.tag, self.id, self.epoch = NO_TAG, START, ""
         self.number = self.missing = 0
         self.links: OrderedDict[bytes, StoreLink] = OrderedDict()
+        self._start: bytes | None = None  # the entry before the oldest link, if that is known
         if _END not in stored:
             return
         self.number, self.tag, self.epoch, self.id, self.missing = msgspec.structs.astuple(
@@ -77,7 +86,7 @@ class StoreChain:
         found = [_decode_link(value) for name, value in stored.items() if name != _END]
         for link in sorted(found, key=lambda link: link.number):
             if self.number - LINKS < link.number <= self.number:
-                self.links[link.tag] = StoreLink(link.tag, link.first, link.id)
+                self.links[link.tag] = StoreLink(link.tag, link.first, link.id, link.ids)
 
     def copy(self) -> "StoreChain":
         """One that can be changed apart."""
@@ -104,14 +113,13 @@ class StoreChain:
 
     def add(self, entry: StoreEntry, id: EntryId) -> dict[str, bytes | None]:
         """The store has a further entry. Returns what has to be stored."""
-        first = entry.first_cursors()
+        made = StoreLink(entry.tag, entry.first_cursors(), id, entry.ids())
         self.tag, self.id, self.epoch = entry.tag, id, entry.epoch
         self.number += 1
-        self.links[entry.tag] = StoreLink(entry.tag, first, id)
-        if len(self.links) > LINKS:
-            self.links.popitem(last=False)
-        link = _encode((self.number, entry.tag, first, id))
-        return {f"{META}{self.number % LINKS}": link, **self.end()}
+        self.links[entry.tag] = made
+        while len(self.links) > LINKS:
+            self._start, _ = self.links.popitem(last=False)
+        return {f"{META}{self.number % LINKS}": _encode((self.number, *made)), **self.end()}
 
     def end(self) -> dict[str, bytes | None]:
         """What has to be stored if no entry is added."""
@@ -121,7 +129,7 @@ class StoreChain:
     def after(self, tag: bytes) -> list[StoreLink]:
         """The entries after one that is known, oldest first."""
         links = list(self.links.values())
-        if tag == NO_TAG:
+        if tag in (NO_TAG, self._start):
             return links
         names = [link.tag for link in links]
         return links[names.index(tag) + 1 :]
@@ -132,7 +140,18 @@ class StoreChain:
         number = names.index(entry.tag)
         if number:
             return names[number - 1]
-        return NO_TAG if self._is_complete else None
+        return NO_TAG if self._is_complete else self._start
+
+    def may_have_forgotten(self, void: EntryId, decision: EntryId) -> bool:
+        """Whether the store may have this void entry, and the links do not reach back to it. What
+        the log had decided before the newest entry was respected when that was stored."""
+        ids = [link.id for link in self.links.values() if link.id != START]
+        return bool(ids) and not self._is_complete and void < ids[0] and decision > ids[-1]
+
+    def remember(self, older: Sequence[StoreLink], start: bytes) -> None:
+        """The store has these entries before its oldest link, and `start` before them."""
+        self.links = OrderedDict((link.tag, link) for link in (*older, *self.links.values()))
+        self._start = start
 
     def rewind(self, tag: bytes) -> dict[str, int]:
         """Forget the entries after one that is known. Returns the last cursor of each channel that
@@ -150,6 +169,7 @@ class StoreChain:
         """The store has what another one has, whose newest entries these are."""
         self.tag, self.id, self.epoch = tag, id, epoch
         self.links = OrderedDict((link.tag, link) for link in links[-LINKS:])
+        self._start = None
         self.number += LINKS
 
     def stored_links(self) -> dict[str, bytes | None]:

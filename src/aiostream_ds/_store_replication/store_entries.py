@@ -39,10 +39,13 @@ class _Batch(msgspec.Struct, array_like=True, frozen=True):
     key: bytes | None
     stored: int
     pieces: list[Piece]
+    id: bytes = b""
 
 
 class StoreEntry(msgspec.Struct, array_like=True, frozen=True):
-    """Batches of rows, with the cursors that they have on every server.
+    """Batches of rows, with the cursors that they have on every server. Those without a key have an
+    id: of several entries with the same rows, of which all but one were void when they were
+    written, another one may count later.
 
     Attributes:
         tag: its own.
@@ -60,11 +63,17 @@ class StoreEntry(msgspec.Struct, array_like=True, frozen=True):
 
     @classmethod
     def of(
-        cls, tag: bytes, after: bytes, epoch: str, batches: Sequence[ReplicaBatch]
+        cls,
+        tag: bytes,
+        after: bytes,
+        epoch: str,
+        batches: Sequence[ReplicaBatch],
+        ids: Sequence[bytes] = (),
     ) -> "StoreEntry":
-        """The entry with these batches."""
+        """The entry with these batches, and the ids of those without a key."""
         found = [
-            _Batch(each.channel, each.first, each.key, each.stored, each.pieces) for each in batches
+            _Batch(each.channel, each.first, each.key, each.stored, each.pieces, id)
+            for each, id in zip(batches, ids or [b""] * len(batches), strict=True)
         ]
         return cls(tag, after, epoch, found)
 
@@ -74,6 +83,14 @@ class StoreEntry(msgspec.Struct, array_like=True, frozen=True):
         for batch in self.batches:
             first.setdefault(batch.channel, batch.first)
         return first
+
+    def ids(self) -> dict[str, list[tuple[int, bytes]]]:
+        """The first cursors and the ids of the batches without a key, by channel."""
+        found: dict[str, list[tuple[int, bytes]]] = {}
+        for batch in self.batches:
+            if batch.id and batch.key is None:
+                found.setdefault(batch.channel, []).append((batch.first, batch.id))
+        return found
 
     def replica_batches(self) -> list[ReplicaBatch]:
         """The batches as a store takes them."""

@@ -1,5 +1,6 @@
 """Rows that a server has stored, and the log of the cluster has lost: as batches to write again."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -19,12 +20,20 @@ _KEYS = 5_000  # keys that are read at once
 
 class RecoveredBatch(msgspec.Struct, array_like=True, frozen=True):
     """A batch, and the cursor that its first row had. One that was pushed without a key gets one:
-    several servers may write it again."""
+    several servers may write it again.
+
+    Attributes:
+        id: that it had in its entry; empty: it had a key.
+        stored: the first cursor of the same rows in another entry, which counts meanwhile; 0: there
+            is none.
+    """
 
     channel: str
     first: int
     pieces: list[Piece]
     key: bytes | None
+    id: bytes = b""
+    stored: int = 0
 
 
 async def recovered_batches(
@@ -36,31 +45,37 @@ async def recovered_batches(
     for link in reversed(links):
         of_link: list[RecoveredBatch] = []
         for channel, first in link.first.items():
-            of_link += await _of_entry(store, link.tag, channel, first, ends.get(channel, 0))
+            of_link += await _of_entry(store, link, channel, ends.get(channel, 0))
             ends[channel] = first - 1
         found = of_link + found
     return found
 
 
 async def _of_entry(
-    store: SqliteStore, tag: bytes, channel: str, first: int, last: int
+    store: SqliteStore, link: StoreLink, channel: str, last: int
 ) -> list[RecoveredBatch]:
+    first = link.first[channel]
     keys = {key.first: key for key in await _keys_from(store, channel, first)}
+    ids = dict(link.ids.get(channel, ()))
+    starts = sorted({*keys, *ids})
     found: list[RecoveredBatch] = []
     while first <= last:
-        key = keys.get(first)
-        next_key = min((start for start in keys if start > first), default=last + 1)
-        end = min(next_key - 1, last) if key is None else key.last
+        key, id = keys.get(first), ids.get(first, b"")
+        number = bisect_right(starts, first)
+        next_start = starts[number] if number < len(starts) else last + 1
+        end = min(next_start - 1, last) if key is None else key.last
         run = await stored_run(store, channel, first - 1, end, end - first + 1)
-        name = _key_of(tag, channel, first) if key is None else key.key
         if run.pieces:
-            found.append(RecoveredBatch(channel, run.first, run.pieces, name))
+            name = _key_of(link.tag, channel, first) if not id else _key_of(id, channel, 0)
+            name = name if key is None else key.key
+            found.append(RecoveredBatch(channel, run.first, run.pieces, name, id))
         first = end + 1
     return found
 
 
 def _key_of(tag: bytes, channel: str, first: int) -> bytes:
-    """The key of rows that were pushed without one: equal on each server that has the entry."""
+    """The key of rows that were pushed without one: equal on each server that has the entry, or
+    with the id of the batch as the tag, any entry with these rows."""
     return blake2b(b"%s %d %s" % (tag, first, channel.encode()), digest_size=16).digest()
 
 

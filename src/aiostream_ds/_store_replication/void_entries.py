@@ -28,7 +28,8 @@ class VoidEntries:
     Attributes:
         undecided: entries that cannot be read here, of which the log has no decision yet; what
             follows them is not stored before.
-        has_new: whether decisions were read since this was last set back by the user of this class.
+        new: void entries of which a decision was read, and the newest such decision, since the user
+            of this class has taken them.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class VoidEntries:
         self._name, self._engine, self._codec, self._filler = name, engine, codec, filler
         self._ids: set[EntryId] = set()
         self.undecided: list[EntryId] = []
-        self.has_new = False
+        self.new: dict[EntryId, EntryId] = {}
 
     def __contains__(self, id: object) -> bool:
         return id in self._ids
@@ -45,14 +46,15 @@ class VoidEntries:
     def forget(self) -> None:
         """The engine may have lost decisions."""
         self._ids.clear()
+        self.new = {}
         self.undecided = []
 
-    def learn(self, contents: Iterable[StoreEntry | None]) -> None:
+    def learn(self, entries: Iterable[tuple[EntryId, StoreEntry | None]]) -> None:
         """The decisions among these entries."""
-        for content in contents:
+        for id, content in entries:
             if content is not None and content.void:
                 self._ids.update(content.void)
-                self.has_new = True
+                self.new |= dict.fromkeys(content.void, id)
 
     async def decide(self, ids: Sequence[EntryId]) -> None:
         """Write that these entries are void, unless the log has it.
@@ -78,7 +80,7 @@ class VoidEntries:
             page = await self._engine.read(self._name, after, _PAGE)
             for entry in page.entries:
                 try:
-                    self.learn([self._codec.decode(entry.payload)])
+                    self.learn([(entry.id, self._codec.decode(entry.payload))])
                 except UnreadableMessage:
                     continue
             left = [id for id in left if id not in self._ids]

@@ -1,5 +1,7 @@
 """Batches of rows that wait until they are stored on all servers."""
 
+import secrets
+
 import anyio
 
 from aiostream_ds.stores import AppendResult
@@ -16,6 +18,8 @@ class WaitingBatch:
 
     Attributes:
         old_first: the first cursor of rows that this server had before the others.
+        id: of rows without a key; see `StoreEntry`.
+        stored: see `RecoveredBatch`.
         result: what it waits for.
     """
 
@@ -24,9 +28,16 @@ class WaitingBatch:
     ) -> None:
         self.channel, self.pieces, self.key = channel, pieces, key
         self.old_first = old_first
+        self.id = secrets.token_bytes(8) if key is None else b""
+        self.stored = 0
         self.size = sum(len(piece.data) for piece in pieces)
         self.done = anyio.Event()
         self.result: AppendResult | Exception | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many they are."""
+        return sum(piece.rows for piece in self.pieces)
 
     @property
     def has_moved(self) -> bool:

@@ -218,9 +218,7 @@ class NatsClient:
         """The answers to a request, the last of which has a status. Raises as `request`."""
         return await self._exchange(subject, payload, None, is_batch=True)
 
-    async def has_subscribers(
-        self, subject: str, headers: Mapping[str, str]
-    ) -> tuple[int, bool]:
+    async def has_subscribers(self, subject: str, headers: Mapping[str, str]) -> tuple[int, bool]:
         """The number of the connection, and whether an empty message has reached a subscriber of
         the subject. Raises as `request`."""
         try:

@@ -16,8 +16,8 @@ async def read_overview(calls: RedisCalls, keys: KeyNames, scripts: Scripts) -> 
     for partition in keys.partitions:
         alive, names, kept = await calls.run(scripts.partition_overview, partition)
         nodes |= set(alive)
-        for name in (*names, *kept):
-            channels.append(await _channel(calls, keys, scripts, name.decode()))
+        found = [await _channel(calls, keys, scripts, each.decode()) for each in (*names, *kept)]
+        channels += found
     return ClusterOverview(
         frozenset(node.decode() for node in nodes), sorted(channels, key=lambda c: c.channel)
     )

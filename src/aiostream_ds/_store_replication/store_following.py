@@ -100,7 +100,7 @@ class StoreFollower:
         self.lasts = {each.channel: each.last for each in await self.store.channels()}
 
     @property
-    def is_behind(self) -> bool:
+    def has_more(self) -> bool:
         """Whether the log may have what was not applied."""
         return self.must_link or self.must_read or bool(self._events)
 
@@ -108,7 +108,7 @@ class StoreFollower:
         """Go on with the log. Raises EngineError, StoreError and UnreadableMessage."""
         if self.must_link:
             await self.link()
-        elif self.is_behind:
+        elif self.has_more:
             await self.advance()
         if self.void.undecided:
             await self.void.decide(self.void.undecided)
@@ -208,7 +208,8 @@ class StoreFollower:
             return False
         forgotten = [id for id, by in new.items() if self.chain.may_have_forgotten(id, by)]
         if forgotten:
-            await self._remember(min(forgotten))
+            await self._remember(sorted(forgotten))
+            self.void.new = {}
         void = next((link for link in self.chain.links.values() if link.id in self.void), None)
         if void is None:
             return False
@@ -221,17 +222,20 @@ class StoreFollower:
         self._events.clear()
         return True
 
-    async def _remember(self, void: EntryId) -> None:
-        """Find out by the log whether the store has a void entry that is older than its oldest
-        link. Raises StoreError if the log does not reach back so far: nothing can be undone."""
+    async def _remember(self, void: Sequence[EntryId]) -> None:
+        """Find out by the log whether the store has one of these entries, which are older than its
+        oldest link. Raises StoreError if the log does not reach back so far: nothing can be
+        undone."""
         oldest = next(iter(self.chain.links.values()))
-        places, _ = await self._places(before(void))
-        line = line_from(places, void, oldest.tag)
-        if line is None:
-            raise other_history(self.store)
-        if line:
-            older = [StoreLink(each.tag, each.first, each.id, each.ids) for each in line[:-1]]
-            self.chain.remember(older, line[0].after)
+        places, _ = await self._places(before(void[0]))
+        for id in void:
+            line = line_from(places, id, oldest.tag)
+            if line is None:
+                raise other_history(self.store)
+            if line:
+                older = [StoreLink(each.tag, each.first, each.id, each.ids) for each in line[:-1]]
+                self.chain.remember(older, line[0].after)
+                return
 
     async def _store(
         self, chain: StoreChain, batches: Sequence[ReplicaBatch], meta: dict[str, bytes | None]

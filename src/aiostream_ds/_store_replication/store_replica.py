@@ -189,7 +189,7 @@ class StoreReplica:
 
     async def _step(self) -> None:
         await self.follower.step()
-        if self.follower.is_behind:
+        if self.follower.has_more:
             return
         if self._writer.has_rows:
             await self._write()

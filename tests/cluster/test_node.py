@@ -108,6 +108,23 @@ async def test_a_node_gives_up_what_the_engine_has_as_its_own_long_after_it_has_
         assert b.roles[-1] is Role.OWNER
 
 
+@pytest.mark.slow
+async def test_an_owner_that_does_not_know_of_it_is_asked_until_it_hears():
+    async with nodes() as made:
+        first, second = await made.node(), await made.node()
+        _, task = await made.run(first)
+        task.cancel()
+        await asyncio.sleep(600)
+        made.server.channels["c"].node = first.name  # the resignation is lost
+        made.engines[0].missed = 1.0  # as every question
+        b, _ = await made.run(second)
+        await asyncio.sleep(30)
+        assert b.roles[-1] is Role.FOLLOWER
+        made.engines[0].missed = 0.0
+        await asyncio.sleep(5 * 7.2 + 1)
+        assert b.roles[-1] is Role.OWNER
+
+
 async def test_the_first_node_owns_a_channel_and_all_receive_its_messages():
     async with nodes() as made:
         (a, _), (b, _) = await made.run(await made.node()), await made.run(await made.node())

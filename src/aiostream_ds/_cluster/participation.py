@@ -23,7 +23,8 @@ RETRY = 0.05
 _LONGEST_RETRY = 0.5
 _JOIN_RATE = 5_000  # channels that a node joins or takes in a second
 
-_DOUBTS = 2  # questions to an owner that is silent
+_DOUBTS = 2  # questions to an owner that is silent, at once
+_LASTING_DOUBTS = 5  # each so many checks in silence it is asked again: questions may get lost
 
 _Result = TypeVar("_Result")
 _Args = TypeVarTuple("_Args")
@@ -98,7 +99,7 @@ class Participation:
         self.start = b""
         self.pending: bytes | None = None
         self.away = ""
-        self._doubts = 0
+        self._doubts = self._silent_checks = 0
         self.log_lock = anyio.Lock(fast_acquire=True)
         self.is_done = self.is_owner_gone = False
         self.has_joined = self.has_followed = self.has_delivered_local = False
@@ -178,10 +179,13 @@ class Participation:
 
     async def ask_owner(self) -> None:
         """Send the owner of a channel without messages the question whether it is one: it gives up
-        what it does not run."""
+        what it does not run. Called at each check in silence."""
         owner = self.follower.owner
-        if self._doubts and self.follower.request is None and owner in self.node.alive:
-            self._doubts -= 1
+        if self.follower.request is not None or owner not in self.node.alive:
+            return
+        self._silent_checks += 1
+        if self._doubts or self._silent_checks % _LASTING_DOUBTS == 0:
+            self._doubts = max(self._doubts - 1, 0)
             await self.ask(self.engine.send, doubts_of(owner), self.name.encode())
 
     async def catch_up(self) -> None:

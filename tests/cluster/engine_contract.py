@@ -456,7 +456,11 @@ class EngineContract:
         ages = await a.nodes()
         assert ages["a"] < PATIENCE and ages["b"] < ages["a"] - 0.03
         await b.release("b")
-        assert (await a.nodes()).keys() == {"a"}
+
+        async def is_gone() -> bool:
+            return (await a.nodes()).keys() == {"a"}
+
+        await eventually(is_gone)
 
     async def test_the_lease_of_another_node_is_ended_if_it_was_not_renewed_lately(self, a, b):
         term = (await b.take("c", "b", b"1")).term

@@ -266,6 +266,8 @@ class Process:
         viewer = self.viewers[channel]
         source = self.history.upstreams[channel].source(self)
         try:
+            if not viewer.is_wanted:  # it has left before this began, as a session does
+                return
             await self.node.run_channel(channel, source, viewer)
             if viewer.is_wanted and not self.ends.is_set():
                 # it was wanted again too late: as when Grafana subscribes again

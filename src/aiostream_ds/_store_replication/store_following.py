@@ -32,7 +32,7 @@ from aiostream_ds._store_replication.store_places import (
     without_void,
 )
 from aiostream_ds._store_replication.store_recovery import recovered_batches
-from aiostream_ds._store_replication.store_writing import RECOVERED, StoreWriter
+from aiostream_ds._store_replication.store_writing import RECOVERED, EntryWriter
 from aiostream_ds._store_replication.void_entries import SHARED_OWNER, VoidEntries
 from aiostream_ds.stores.sqlite_store import SqliteStore
 from aiostream_ds.stores.sqlite_writer import ReplicaBatch
@@ -79,7 +79,7 @@ class StoreFollower:
         node: ClusterNode,
         requests: NodeRequests,
         codec: StoreEntryCodec,
-        writer: StoreWriter,
+        writer: EntryWriter,
     ) -> None:
         self.name, self.store = name, store
         self.chain = StoreChain({})

@@ -28,7 +28,7 @@ from aiostream_ds._loggers import get_logger
 from aiostream_ds._store_replication.store_entries import StoreEntryCodec
 from aiostream_ds._store_replication.store_filling import NotVoid
 from aiostream_ds._store_replication.store_following import StoreFollower
-from aiostream_ds._store_replication.store_writing import StoreWriter
+from aiostream_ds._store_replication.store_writing import EntryWriter
 from aiostream_ds._store_replication.void_entries import SHARED_OWNER
 from aiostream_ds._store_replication.waiting_batches import parts_of
 from aiostream_ds.stores import AppendResult, StoreError
@@ -79,7 +79,7 @@ class StoreReplica:
         self.store = store
         self.codec = StoreEntryCodec(name, cipher)
         self._node = node
-        self._writer = StoreWriter(store)
+        self._writer = EntryWriter(store)
         self.follower = StoreFollower(name, store, node, requests, self.codec, self._writer)
         self._wake = anyio.Event()
         self._has_caught_up = anyio.Event()

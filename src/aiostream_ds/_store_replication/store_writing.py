@@ -22,7 +22,7 @@ from aiostream_ds.stores.row_blocks import Piece
 from aiostream_ds.stores.sqlite_store import SqliteStore, key_digest
 from aiostream_ds.stores.sqlite_writer import ReplicaBatch
 
-__all__ = ["RECOVERED", "StoreWriter", "WrittenEntry"]
+__all__ = ["RECOVERED", "EntryWriter", "WrittenEntry"]
 
 RECOVERED = f"{META}recovered"
 """The name under which a store keeps the batches that were in the log before, and are written
@@ -38,7 +38,7 @@ class WrittenEntry(NamedTuple):
     group: Sequence[WaitingBatch]
 
 
-class StoreWriter:
+class EntryWriter:
     """The rows of one store that wait.
 
     Args:

@@ -1,6 +1,7 @@
 """A yielded object is the author's again: what is sent is what it was at the `yield`."""
 
 import re
+import weakref
 
 import anyio
 import pytest
@@ -15,7 +16,10 @@ from aiostream_ds import (
     UpstreamError,
     stream,
 )
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._encoding.yielded import copy_rows, reader
+from aiostream_ds._streams.producer import drive
 from aiostream_ds.testing import serve_in_memory
 from tests.encoding.row_examples import (
     MAKERS,
@@ -127,6 +131,88 @@ async def test_each_row_is_sent_as_it_was_at_its_yield(kind, options, wait):
         if path == "one":
             viewer = await grafana.follow("lists")
             assert numbers(await viewer.take(COUNT), name) == list(range(COUNT))
+
+
+async def read_by_a_stream(rows):
+    """The objects that a stream keeps of those that it reads from a generator."""
+    kept = []
+    registry = ChannelRegistry()
+    run = drive(rows, lambda batch: kept.extend(batch) or [])
+    async for _ in registry.join(ChannelKey("instance", "path"), run):
+        pass
+    await registry.aclose()
+    return kept
+
+
+def make(kind):
+    return kind(time=TIME, celsius=0.0, name="a")
+
+
+async def referred_to_by_a_variable(kind):
+    for _ in range(COUNT):
+        row = make(kind)
+        yield row
+        change(row, -1.0)
+
+
+async def referred_to_by_a_list(kind):
+    rows = [make(kind) for _ in range(COUNT)]
+    while rows:
+        yield rows[-1]
+        change(rows.pop(), -1.0)
+
+
+async def referred_to_by_another_stream(kind):
+    async for row in referred_to_by_a_variable(kind):
+        yield row
+
+
+async def referred_to_weakly(kind):
+    found = []
+
+    def make_known():
+        row = make(kind)
+        found.append(weakref.ref(row))
+        return row
+
+    for _ in range(COUNT):
+        yield make_known()
+        row = found.pop()()
+        if row is not None:
+            change(row, -1.0)
+        del row
+
+
+@pytest.mark.parametrize("kind", [AsDataclass, AsAttrs, AsModel])
+async def test_a_row_that_has_weak_references_is_kept_as_it_was_at_its_yield(kind):
+    kept = await read_by_a_stream(lambda: referred_to_weakly(kind))
+    assert [row.celsius for row in kept] == [0.0] * COUNT
+
+
+@pytest.mark.parametrize("kind", [AsRow, AsStruct, AsDataclass, AsSlots, AsAttrs, AsModel, dict])
+@pytest.mark.parametrize(
+    "rows",
+    [referred_to_by_a_variable, referred_to_by_a_list, referred_to_by_another_stream],
+)
+async def test_a_row_that_something_refers_to_is_kept_as_it_was_at_its_yield(rows, kind):
+    kept = await read_by_a_stream(lambda: rows(kind))
+    assert len(kept) == COUNT and kept == [make(kind)] * COUNT
+
+
+@pytest.mark.parametrize("kind", [AsRow, AsStruct, AsSlots, dict])
+async def test_a_row_that_nothing_else_refers_to_is_kept_itself(kind):
+    made = []
+
+    def make_known():
+        row = make(kind)
+        made.append(id(row))
+        return row
+
+    async def rows():
+        for _ in range(COUNT):
+            yield make_known()
+
+    assert [id(row) for row in await read_by_a_stream(rows)] == made
 
 
 async def test_columns_are_sent_as_they_were_created():

@@ -13,6 +13,7 @@ import time
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from functools import partial
+from sys import getrefcount
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from aiostream_ds._channels.policy import (
     RowOrder,
 )
 from aiostream_ds._encoding.table_rows import live_rows
-from aiostream_ds._encoding.yielded import reader
+from aiostream_ds._encoding.yielded import reader, references_without_copy
 from aiostream_ds._frames.dataframes import is_query
 from aiostream_ds._frames.packet import Packet
 from aiostream_ds._telemetry import Counters
@@ -234,15 +235,19 @@ class _Producer:
                     await self._read_first(rows, self._filler)
                 kind: type | None = None
                 read: Callable[[Any], Any] | None = None
+                references = 0  # of a row that needs no copy
                 async for row in rows:
                     if row.__class__ is not kind:
                         kind = row.__class__
                         read = self._reader(kind)
+                        references = references_without_copy(kind, read)
                         if read is live_rows and is_query(kind):
                             row = await self._read_query(row)
                             kind = read = None
                     try:  # read now: the author may change it after the `yield`
-                        batch.append(row if read is None else read(row))
+                        if read is not None and getrefcount(row) > references:
+                            row = read(row)
+                        batch.append(row)
                     except BaseException as error:  # libraries are compiled: one may panic
                         self._refuse(error)
                     if len(batch) >= self._limit:

@@ -1,14 +1,19 @@
 """The fast path writes the bytes of the general path, or declines."""
 
-from datetime import UTC, datetime, timedelta, timezone
+import enum
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
 from math import inf
 
 import numpy as np
 import orjson
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from aiostream_ds._frames import columns, common_columns, json
 from aiostream_ds._frames.common_columns import CommonCaseWriter, validated_type
@@ -16,13 +21,40 @@ from aiostream_ds._frames.frame import Field, FieldType
 
 zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
 times = st.datetimes(timezones=zones)
+
+
+class Level(enum.IntEnum):
+    LOW = -1
+    HIGH = 2**40
+
+
+class SomeDatetime(datetime):
+    pass
+
+
+class Name(str):
+    def __str__(self):
+        return "another text"
+
+
 VALUES = {
-    FieldType.FLOAT64: st.floats() | st.integers(-9, 9) | st.none(),
+    FieldType.FLOAT64: st.floats() | st.integers(-(2**66), 2**66) | st.none(),
     FieldType.INT64: st.integers(-(2**64), 2**64) | st.none(),
     FieldType.TIME: times | st.integers(-(2**44), 2**44) | st.none(),
     FieldType.STRING: st.text(st.characters(), max_size=5) | st.just("null"),
     FieldType.BOOL: st.booleans() | st.none(),
 }
+OTHERS = [
+    *(2**1024, -(2**1024), True, "1", b"1", "\ud800", None, 1.0, Level.LOW, Level.HIGH, Name("a")),
+    *(Decimal("1.5"), Decimal("1e400"), Decimal("NaN"), Fraction(1, 3), date(2026, 11, 30)),
+    *(
+        SomeDatetime(2026, 11, 30, tzinfo=UTC),
+        pd.Timestamp(10**18 + 1, tz=UTC),
+        datetime(2026, 1, 1),
+    ),
+    *(np.float64(0.1), np.float32(0.1), np.int8(1), np.bool_(True), np.str_("a"), [1], {}, UNSET),
+]
+"""Values of other types, which the general path converts or refuses."""
 TYPED_VALUES = st.sampled_from(list(VALUES)).flatmap(
     lambda kind: st.tuples(st.just(kind), st.lists(VALUES[kind], min_size=1, max_size=6))
 )
@@ -59,6 +91,31 @@ def test_the_fast_path_writes_the_bytes_of_the_general_path(drawn, repeats):
             assert orjson.loads(written)
 
 
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("value", OTHERS, ids=repr)
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("repeats", [1, 64])
+def test_a_value_of_another_type_is_written_by_the_fast_path_as_by_the_general_one(
+    kind, value, is_first, repeats
+):
+    found = {"float64": [0.5], "int64": [7, 2**41], "string": ["x"], "bool": [True]}
+    for common in found.get(kind.value, [2**41, datetime(2026, 11, 30, 1, 2, 3, 400_000, UTC)]):
+        values = [value, common][:: 1 if is_first else -1] * repeats
+        written = CommonCaseWriter([kind], nullable=[0]).data([values])
+        if written is not None:
+            assert written == general_data([kind], [values])
+
+
+def test_integers_in_a_column_of_floats_take_the_fast_path():
+    written = CommonCaseWriter([FieldType.FLOAT64], nullable=[0]).data([[1, 0.5, None, 2**53 + 1]])
+    assert written == b'{"values":[[1.0,0.5,null,9007199254740992.0]]}'
+
+
+def test_a_column_without_values_is_written_as_by_the_general_path():
+    for kind in VALUES:
+        assert CommonCaseWriter([kind]).data([[]]) in (None, general_data([kind], [[]]))
+
+
 @pytest.mark.parametrize(
     "kind, values",
     [
@@ -83,7 +140,7 @@ def test_the_common_case_takes_the_fast_path(kind, values):
     [
         (FieldType.FLOAT64, [1.5, None]),
         (FieldType.INT64, [None, 2**63 - 1]),
-        (FieldType.STRING, ["nothing", None]),
+        (FieldType.STRING, ["null", None]),
         (FieldType.BOOL, [None, True]),
         (FieldType.BOOL, [None, None]),
         (FieldType.TIME, [None]),
@@ -121,11 +178,11 @@ def test_all_rows_that_miss_values_have_one_function(monkeypatch):
     [
         (FieldType.FLOAT64, [None, float("nan")]),
         (FieldType.FLOAT64, [None, float("inf")]),
-        (FieldType.FLOAT64, [None, 1]),
+        (FieldType.FLOAT64, [None, True]),
         (FieldType.INT64, [None, 2**63]),
         (FieldType.INT64, [None, True]),
-        (FieldType.STRING, [None, "null"]),
         (FieldType.STRING, [None, "\ud800"]),
+        (FieldType.STRING, [None, Name("a")]),
         (FieldType.TIME, [None, 5]),
     ],
 )
@@ -137,7 +194,7 @@ def test_missing_values_next_to_uncommon_ones_are_left_to_the_general_path(kind,
     "kind, values",
     [
         (FieldType.FLOAT64, [float("nan")]),
-        (FieldType.FLOAT64, [1]),
+        (FieldType.FLOAT64, [True]),
         (FieldType.INT64, [2**63]),
         (FieldType.INT64, [True]),
         (FieldType.TIME, [datetime(2026, 11, 22)]),

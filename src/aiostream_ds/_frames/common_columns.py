@@ -7,18 +7,17 @@ raise the errors. tests/frames/test_common_columns.py holds both paths to the sa
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from itertools import chain, islice
+from itertools import chain
 from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-import msgspec
 import orjson
 
 from aiostream_ds._frames.columns import ARRAY_TYPES, RANGES, FieldType, array_kind
-from aiostream_ds._frames.datetime_arrays import datetimes_array
+from aiostream_ds._frames.list_readers import list_reader, read_times
 from aiostream_ds._frames.single_row import WriteRow, row_function
-from aiostream_ds._frames.times import TIME_LIMIT, read_datetimes
+from aiostream_ds._frames.times import TIME_LIMIT
 
 __all__ = ["CommonCaseWriter", "only_type", "validated_type"]
 
@@ -57,13 +56,7 @@ _MAX_FORMATS = 256  # a column of times may hold datetimes or ints
 _N = ord("n")
 _NONE = type(None)
 
-_LARGE_INT = 1 << 30
-"""orjson takes four times as long as msgspec for larger integers, and less for others."""
-_MANY = 64
-"""Values from which a column is worth a call of its own."""
-
 _get_array_kind = attrgetter("__class__", "dtype", "ndim")
-_encode_integers = msgspec.json.Encoder().encode
 
 
 def only_type(values: Sequence[Any]) -> type | None:
@@ -73,17 +66,6 @@ def only_type(values: Sequence[Any]) -> type | None:
         return None
     kind: type = type(values[0])
     return kind if len(values) == 1 or [*map(type, values)].count(kind) == len(values) else None
-
-
-def _type_of_present(values: Sequence[Any]) -> tuple[type | None, int]:
-    """The type of all values that are not None, and the number of None. The type is None if there
-    are several, and that of None if there is no other value."""
-    kinds = [*map(type, values)]
-    missing = kinds.count(_NONE)
-    if missing == len(kinds):
-        return _NONE, missing
-    kind = next(each for each in kinds if each is not _NONE)
-    return kind if kinds.count(kind) + missing == len(kinds) else None, missing
 
 
 def validated_type(values: Any, wanted: FieldType | None) -> FieldType | None:
@@ -143,6 +125,7 @@ class CommonCaseWriter:
         "_checked",
         "_nullable",
         "_numbers_only",
+        "_readers",
         "_row_functions",
         "_times",
         "_types",
@@ -155,6 +138,9 @@ class CommonCaseWriter:
         self._checked = checked
         self._nullable = frozenset(nullable)
         self._cases = [_COMMON_CASES.get(each, _NO_COMMON_CASE) for each in types]
+        self._readers = [
+            list_reader(each, is_nullable=n in self._nullable) for n, each in enumerate(types)
+        ]
         self._numbers_only = _NO_COMMON_CASE not in self._cases
         self._row_functions: dict[tuple[type, ...], WriteRow] = {}  # by the types of the values
         self._times = [n for n, each in enumerate(types) if each is FieldType.TIME]
@@ -178,8 +164,11 @@ class CommonCaseWriter:
         found = self._read(columns, nanos)
         if found is None:
             return None
-        body = _write(found[0], nanos, found[1])
-        if body is not None and list not in map(type, columns):
+        lists = [values for values in columns if values.__class__ is list]
+        if len(lists) == len(columns):
+            return _write(found, nanos, None)
+        body = _write(found, nanos, sum([values.count(None) for values in lists]))
+        if body is not None and not lists:
             self._array_kinds = list(map(_get_array_kind, columns))
         return body
 
@@ -242,78 +231,43 @@ class CommonCaseWriter:
         self._row_functions[kinds] = write
         return write
 
-    def _read(
-        self, columns: Sequence[Any], nanos: list[list[int] | None]
-    ) -> tuple[list[Any], int] | None:
-        """The columns with datetimes as milliseconds, and the number of None in them; adds the rest
-        of each time to `nanos`."""
+    def _read(self, columns: Sequence[Any], nanos: list[list[int] | None]) -> list[Any] | None:
+        """The columns with times as milliseconds; adds the rest of each time to `nanos`."""
         converted: list[Any] = [*columns[: self._checked]]
-        nulls = 0
-        columns_to_read = zip(columns, self._cases, self._types, strict=True)
-        for values, case, wanted in islice(columns_to_read, self._checked, None):
-            found: Any = values
+        for index in range(self._checked, len(columns)):
+            values: Any = columns[index]
+            is_time = self._types[index] is FieldType.TIME
             if values.__class__ is not list:
-                if array_kind(values) != case.array:
+                kind = array_kind(values)
+                if not kind or kind != self._cases[index].array:
                     return None
-                if wanted is FieldType.TIME and not _are_times(values):
+                if is_time and not _are_times(values):
                     return None
-                converted.append(values)
-                continue
-            kind, missing = only_type(values), 0
-            if (kind is None or kind is _NONE) and len(converted) in self._nullable:
-                kind, missing = _type_of_present(values)
-                nulls += missing
-                if kind is _NONE:
-                    converted.append(values)
-                    continue
-                if wanted is FieldType.TIME:
-                    return None
-            if kind is None:
-                return None
-            if kind is case.exact:
-                if kind is int:
-                    present = [each for each in values if each is not None] if missing else values
-                    highest = max(present)
-                    # orjson refuses integers below 64 bits, and takes unsigned ones
-                    if highest > case.high:
-                        return None
-                    is_large = highest > _LARGE_INT and len(values) >= _MANY
-                    if (is_large or wanted is FieldType.TIME) and min(present) < case.low:
-                        return None
-                    if is_large:
-                        found = _large_integers(values)
-            elif kind is datetime and wanted is FieldType.TIME:
-                found = datetimes_array(values) if len(values) >= _MANY else None
-                if found is None:
-                    read = read_datetimes(values)
-                    if read is None:
-                        return None
-                    found, below = read
-                    if below is not None:
-                        nanos.extend([None] * (len(columns) - len(nanos)))
-                        nanos[len(converted)] = below
-                    if len(values) >= _MANY:
-                        found = _large_integers(found)
-            elif kind is not str or wanted is not FieldType.STRING:
+                found = values
+            elif not is_time:
+                found = self._readers[index](values)
+            elif index in self._nullable and only_type(values) is _NONE:
+                found = values
+            else:
+                found, below = read_times(values)
+                if below is not None:
+                    nanos.extend([None] * (len(columns) - len(nanos)))
+                    nanos[index] = below
+            if found is None:
                 return None
             converted.append(found)
-        return converted, nulls
+        return converted
 
 
-def _large_integers(values: list[Any]) -> orjson.Fragment:
-    """The JSON of integers of 64 bits or None. msgspec writes longer integers, too."""
-    return orjson.Fragment(_encode_integers(values))
-
-
-def _write(columns: Sequence[Any], nanos: Sequence[Any], nulls: int) -> bytes | None:
-    """The JSON of columns that have `nulls` times None."""
+def _write(columns: Sequence[Any], nanos: Sequence[Any], nulls: int | None) -> bytes | None:
+    """The JSON of columns with `nulls` times None. `nulls` is None if all numbers are finite."""
     try:
         body = orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
         return None  # a str that UTF-8 cannot encode
     # NaN and infinities are written as null, too: there are none if each null is one of a None.
     # Searching for an int is fastest.
-    if _N in body and body.count(b"null") != nulls:
+    if nulls is not None and _N in body and body.count(b"null") != nulls:
         return None
     # The formatting copies orjson's result, which holds far more memory than its bytes need.
     if nanos:

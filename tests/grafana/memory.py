@@ -130,25 +130,26 @@ class FakeSubscription:
     """What `send_packets` needs of a subscription. `put` queues packets, `left` counts `leave`."""
 
     def __init__(self):
-        self.waiting = []
+        self.queue = []
         self.some = asyncio.Event()
         self.on_ready = self.sink = None
         self.ended = self.stalled = False
         self.left = 0
 
     def put(self, *packets):
-        self.waiting += [(None, packet) for packet in packets]
+        self.queue += [(None, packet) for packet in packets]
         self.some.set()
         if self.on_ready is not None:
             self.on_ready()
 
     def receive_nowait(self):
-        taken, self.waiting = self.waiting, []
+        taken, self.queue = self.queue, []
         self.some.clear()
         return taken
 
     def stall(self):
         self.ended = self.stalled = True
+        self.queue = []
         self.some.set()
         if self.on_ready is not None:
             self.on_ready()

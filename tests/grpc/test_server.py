@@ -443,6 +443,10 @@ class FakeSubscription:
     def ended(self):
         return not self.batches
 
+    @property
+    def queue(self):
+        return self.batches
+
     def receive_nowait(self):
         if self.on_ready is not None and (self.forever or len(self.batches) > 1):
             self.on_ready()  # more is queued

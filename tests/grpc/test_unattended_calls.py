@@ -320,26 +320,26 @@ async def test_a_deadline_ends_it():
     assert response.cancelled == 1
 
 
-async def test_a_stream_of_packets_has_a_task_only_while_the_window_is_closed():
+async def test_a_stream_of_packets_waits_for_the_window_without_a_task():
     subscription = FakeSubscription()
     host = MemoryHost(lambda _, call: send_packets(call, subscription), initial_window_size=50)
     number = host.request()
     subscription.put(PACKETS[0])
     await host.settle()
-    assert not host.server.tasks
     large = Packet(SCHEMA, b"1" * 100, 1)
     subscription.put(large)
+    assert not subscription.queue  # it has begun: 50 bytes do not hold it
+    subscription.put(PACKETS[1], PACKETS[2])
     await host.settle()
-    assert len(host.server.tasks) == 1
-    host.h2.increment_flow_control_window(1000, number)
-    await host.settle()
-    assert not host.server.tasks
-    subscription.put(PACKETS[2])
-    await host.settle()
-    expected = b"".join(packet_message(None, each) for each in (PACKETS[0], large, PACKETS[2]))
-    assert host.bodies[number] == expected
+    assert len(subscription.queue) == 2 and not host.server.tasks
+    for _ in range(4):
+        host.h2.increment_flow_control_window(40, number)
+        await host.settle()
+        assert not host.server.tasks
+    expected = b"".join(packet_message(None, each) for each in (PACKETS[0], large, *PACKETS[1:]))
+    assert host.bodies[number] == expected and not subscription.queue
     await host.leave()
-    assert subscription.left == 1
+    assert subscription.left == 1 and not host.protocol.connection.blocked
 
 
 async def test_a_call_that_a_program_ends_in_its_begin_ends_alone():

@@ -11,14 +11,18 @@ import pytest
 from h2.events import SettingsAcknowledged
 from h2.settings import SettingCodes
 
-from aiostream_ds._grpc.methods import bidi_stream
+from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._grafana.packet_delivery import packet_message, send_packets
+from aiostream_ds._grpc.call import Status
+from aiostream_ds._grpc.methods import bidi_stream, server_stream
 from aiostream_ds._http2.connection import RECEIVE_WINDOW
 from aiostream_ds._pb import pluginv2 as pb
-from tests.grafana.memory import MemoryHost
+from tests.grafana.memory import FakeSubscription, MemoryHost
 
 SCHEDULES = int(os.environ.get("HTTP2_INTERLEAVINGS", "200"))
 STEPS = 60
 LARGE = 2**31 - 1
+SCHEMA = Schema(b"{}", "1")
 
 
 class Received:
@@ -32,8 +36,8 @@ class Received:
 class Schedule:
     """A host with random behaviour, and calls that send what the host can check.
 
-    A call echoes each message, then sends `1 + message[0] * 100` bytes more. `sent` has what each
-    stream's call should send, if the host lets it.
+    A call echoes each message, then sends `1 + message[0] * 100` bytes more; others send packets as
+    a stream of rows does. `sent` has what each stream's call should send, if the host lets it.
     """
 
     def __init__(self, seed):
@@ -46,6 +50,28 @@ class Schedule:
         self.open = []  # the host may send
         self.live = []  # neither ended nor reset by the host
         self.sent = {}
+        self.subscriptions = {}  # those of the calls that send packets
+        packets = server_stream(self.send_packets, pb.PublishStreamRequest, pb.StreamPacket)
+        self.host.methods["/packets"] = packets
+
+    async def send_packets(self, request, call):
+        subscription = self.subscriptions[call.stream.number] = FakeSubscription()
+        return await send_packets(call, subscription)
+
+    def follow(self):
+        number = self.host.request("/packets")
+        self.live.append(number)
+        self.sent[number] = b""
+
+    def put(self):
+        for number, subscription in self.subscriptions.items():
+            if number in self.live and self.random.random() < 0.5:
+                size = self.random.choice([1, 300, 9_000, 150_000])
+                packet = Packet(SCHEMA, b"x" * size, 1)
+                self.sent[number] += packet_message(None, packet)
+                sink = None if subscription.queue else subscription.sink
+                if sink is None or not sink.write(None, packet):
+                    subscription.put(packet)
 
     async def echo(self, request, call):
         raise AssertionError
@@ -141,6 +167,7 @@ class Schedule:
     async def play(self):
         steps = [self.request, self.data, self.data, self.reset, self.window, self.window]
         steps += [self.settings, self.pause, self.resume, self.deliver, self.deliver]
+        steps += [self.follow, self.put, self.put]
         for _ in range(STEPS):
             self.random.choice(steps)()
             for _ in range(self.random.choice([0, 0, 1, 3])):
@@ -159,6 +186,9 @@ class Schedule:
             if self.is_open(number):
                 self.peer.end_stream(number)
         await self.host.settle()
+        for subscription in self.subscriptions.values():
+            subscription.stall()
+        await self.host.settle()
 
 
 @pytest.mark.slow
@@ -171,7 +201,8 @@ async def test_no_byte_is_lost_and_no_stream_is_left(first):
         host, connection = schedule.host, schedule.host.protocol.connection
         for number in schedule.live:
             assert host.bodies.get(number, b"") == schedule.sent[number], (seed, number)
-            assert host.ended[number] == "0", (seed, number)
+            status = Status.UNAVAILABLE if number in schedule.subscriptions else Status.OK
+            assert host.ended[number] == str(status.value), (seed, number)
         for number, sent in schedule.sent.items():
             assert sent.startswith(host.bodies.get(number, b"")), (seed, number)
         assert host.goaway is None and not host.transport.closed, seed

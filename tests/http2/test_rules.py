@@ -15,6 +15,7 @@ from h2.settings import SettingCodes
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana import packet_delivery
 from aiostream_ds._grafana.packet_delivery import packet_message, send_packets
+from aiostream_ds._grpc.http2_stream import CallStream
 from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 from aiostream_ds._http2.headers import find_malformation
 from aiostream_ds._http2.protocol_errors import StreamClosedError
@@ -195,7 +196,7 @@ async def test_the_bytes_written_for_a_host_that_never_reads_are_bounded():
     protocol.data_received(host.h2.data_to_send())
     for _ in range(200):
         await asyncio.sleep(0)
-    assert not protocol.connection.write_ready.is_set()
+    assert not protocol.connection.writable
     once = wrote
     assert transport.get_write_buffer_size() < 4 * FLUSH_BYTES
     for _ in range(200):
@@ -217,8 +218,7 @@ async def test_packets_for_a_host_that_never_reads_stay_in_the_subscription():
     for _ in range(3):
         subscription.put(Packet(SCHEMA, b"x" * 100, 1))
         await host.settle()
-    # one batch is in the call; later packets wait where the policy can drop them
-    assert len(subscription.waiting) == 2
+    assert len(subscription.queue) == 3  # where the policy can drop them
     before = host.received(1)
     host.protocol.resume_writing()
     await host.settle()
@@ -333,7 +333,7 @@ async def test_a_packet_that_is_emitted_while_others_are_taken_follows_them():
 
         def receive_nowait(self):
             taken = super().receive_nowait()
-            if taken and self.sink is not None and self.refused is None:
+            if taken[0][1] is first:
                 self.refused = not self.sink.write(None, later)
                 if self.refused:
                     self.put(later)
@@ -409,7 +409,11 @@ async def test_a_packet_waits_for_a_closed_window_and_later_packets_follow_it():
     small, large = Packet(SCHEMA, b"1", 1), Packet(SCHEMA, b"2" * 100, 1)
     assert not subscription.sink.write(None, large)
     subscription.put(large)
-    assert subscription.sink is None  # what comes now would overtake it
+    stream = host.protocol.connection.streams[number]
+    stream.window = 1000  # not woken yet
+    assert not subscription.sink.write(None, small)  # it would overtake the rest of the other one
+    assert not subscription.sink.write_all(None, [small, small], 2)
+    stream.window = 0
     subscription.put(small)
     host.h2.increment_flow_control_window(1000, number)
     host.deliver()
@@ -503,6 +507,72 @@ async def test_streams_that_wait_for_the_connections_window_use_it_in_turn(size,
         await host.settle()
     used = [host.received(number) - more for number, more in zip(numbers, before, strict=True)]
     assert used == [10 * increment] * 3
+    await host.leave()
+
+
+class Endless(FakeSubscription):
+    """A subscription that has another packet of `size` bytes in the next iteration."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.packet = Packet(SCHEMA, b"x" * size, 1)
+        self.put(self.packet)
+
+    def receive_nowait(self):
+        asyncio.get_running_loop().call_soon(self.put, self.packet)
+        return super().receive_nowait()
+
+
+@pytest.mark.parametrize("increment", [16_384, 10_000, 7, 40_000])
+@pytest.mark.parametrize("kinds", [*itertools.product(["task", "packets"], repeat=3)])
+@pytest.mark.parametrize("is_paused", [False, True])
+async def test_packets_and_tasks_use_the_connections_window_in_turn(increment, kinds, is_paused):
+    remaining = iter(kinds)
+
+    async def run(request, call):
+        if next(remaining) == "packets":
+            return await send_packets(call, Endless(40_000))
+        while True:
+            await call.write(b"x" * 40_000)
+
+    host = MemoryHost(run, initial_window_size=LARGE)
+    numbers = [host.request() for _ in range(3)]
+    await host.settle()
+    before = [host.received(number) for number in numbers]
+    for _ in range(30):
+        if is_paused:
+            host.protocol.pause_writing()
+        host.h2.increment_flow_control_window(increment)
+        await host.settle()
+        if is_paused:
+            host.protocol.resume_writing()
+            await host.settle()
+    used = [host.received(number) - more for number, more in zip(numbers, before, strict=True)]
+    assert len(host.server.tasks) == kinds.count("task")
+    assert sum(used) == 30 * increment and max(used) - min(used) <= 40_050
+    await host.leave()
+    assert not host.protocol.connection.blocked
+
+
+async def test_a_window_that_opens_wakes_only_the_streams_that_it_lets_write(monkeypatch):
+    woken = []
+    wake = CallStream.wake_writer
+    monkeypatch.setattr(CallStream, "wake_writer", lambda each: woken.append(each) or wake(each))
+    subscriptions = [FakeSubscription() for _ in range(100)]
+    unread = iter(subscriptions)
+    host = MemoryHost(lambda _, call: send_packets(call, next(unread)), initial_window_size=LARGE)
+    numbers = [host.request() for _ in subscriptions]
+    await host.settle()
+    packet = Packet(SCHEMA, b"x" * 8_000, 1)
+    for subscription in subscriptions:
+        subscription.put(packet)
+    expected = dict.fromkeys(numbers, packet_message(None, packet))
+    for _ in range(50):
+        host.h2.increment_flow_control_window(16_384)
+        await host.settle()
+        assert not host.server.tasks
+    assert host.bodies == expected
+    assert len(woken) <= 150  # a message that does not fit is written in two parts
     await host.leave()
 
 

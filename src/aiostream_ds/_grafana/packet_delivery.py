@@ -1,8 +1,8 @@
 """Writes the packets of a subscription to a RunStream call.
 
-direct writing ◀──▶ a task writes what waits    no task wakes for a packet: it is written when it
-               a full flow-control window,      is emitted, and no task exists meanwhile
-               a large batch, or the end
+direct writing ◀──▶ a task writes what is left    no task wakes for a packet: it is written when it
+               a large batch, or the end          is emitted, or when a flow-control window opens,
+                                                  and no task exists meanwhile
 """
 
 from collections.abc import Callable, Sequence
@@ -79,7 +79,7 @@ def _messages_of_one_schema(schema: Schema | None, packets: Sequence[Packet]) ->
     return b"".join(parts)
 
 
-async def write(call: Call, subscription: Subscription, data: bytes) -> None:
+async def write(call: Call, subscription: Subscription, data: bytes | memoryview) -> None:
     """Write messages; waits for the flow-control window, but not after the subscription stalled."""
     call.start()
     if len(data) <= FLUSH_BYTES and call.stream.write_nowait(data):
@@ -114,7 +114,8 @@ async def send_packets(
 
 
 class PacketWriter:
-    """Writes packets from within `emit`, without a task, while the flow-control window is open."""
+    """Writes packets without a task: from within `emit` while the flow-control windows are open,
+    else when they open."""
 
     __slots__ = (
         "_again",
@@ -137,7 +138,7 @@ class PacketWriter:
         self._call, self._stream = call, call.stream
         self._subscription = subscription
         self._to_status = to_status
-        self._rest = b""
+        self._rest: bytes | memoryview = b""
         self._failure: Exception | None = None
         self._writing = self._again = False
         self._is_attended = True
@@ -173,7 +174,7 @@ class PacketWriter:
         self._subscription.leave()
 
     async def _write_rest(self) -> None:
-        """Write what did not fit the window, and what was queued meanwhile."""
+        """Write what is left."""
         failure, self._failure = self._failure, None
         if failure is not None:
             try:
@@ -183,9 +184,6 @@ class PacketWriter:
         rest, self._rest = self._rest, b""
         if rest:
             await write(self._call, self._subscription, rest)
-        queued = _messages(self._subscription.receive_nowait())
-        if queued:
-            await write(self._call, self._subscription, queued)
 
     def _write_directly(self) -> bool:
         """Write each packet when it is emitted, until one cannot be or the subscription ends.
@@ -197,10 +195,11 @@ class PacketWriter:
 
     def _stop(self) -> None:
         self._subscription.on_ready = self._subscription.sink = None
+        self._stream.call_at_window(None)
 
     def write(self, schema: Schema | None, packet: Packet, /) -> bool:
         """See `DirectWriter.write`."""
-        if self._writing:  # queued packets are being written; this one comes after them
+        if self._writing or self._rest:  # this packet comes after those that were queued
             return False
         if not self._call.sent:  # the headers and the packet in one write, if it fits
             if self._call.start_with(packet_message(schema, packet)):
@@ -216,7 +215,7 @@ class PacketWriter:
 
     def write_all(self, schema: Schema | None, packets: Sequence[Packet], size: int, /) -> bool:
         """See `DirectWriter.write_all`."""
-        if self._writing or size > min(self._stream.free_window, FLUSH_BYTES):
+        if self._writing or self._rest or size > min(self._stream.free_window, FLUSH_BYTES):
             return False
         if not self._call.sent and not self._begin_response():
             return False
@@ -257,16 +256,46 @@ class PacketWriter:
         if subscription.sink is None:
             return
         try:
-            taken = subscription.receive_nowait()
-            if taken:
-                data = packet_message(*taken[0]) if len(taken) == 1 else _messages(taken)
-                self._call.start()
-                if len(data) > FLUSH_BYTES or not self._stream.write_nowait(data):
-                    self._rest = data
-                else:
-                    subscription.sent()
-            if self._rest or subscription.ended:
+            waits = self._write_or_wait()
+            if not waits and (self._rest or subscription.ended):
                 self._need_task()
         except Exception as error:
             self._failure = error
             self._need_task()
+
+    def _write_or_wait(self) -> bool:
+        """Write what is queued, as far as the windows reach. Returns whether something waits for a
+        window, and is written when that opens. What is large is left in `_rest`."""
+        subscription, stream = self._subscription, self._stream
+        if subscription.stalled:
+            self._rest = b""
+        if self._rest and not self._write_part():
+            return self._wait()
+        if not subscription.queue:
+            return False
+        if stream.free_window <= 0:  # the packets stay queued: some of them may be dropped
+            return self._wait()
+        taken = subscription.receive_nowait()
+        data = packet_message(*taken[0]) if len(taken) == 1 else _messages(taken)
+        self._call.start()
+        if len(data) <= FLUSH_BYTES and stream.write_nowait(data):
+            subscription.sent()
+            return False
+        self._rest = data
+        return len(data) <= FLUSH_BYTES and not self._write_part() and self._wait()
+
+    def _write_part(self) -> bool:
+        """Write what the windows take of `_rest`. Returns whether that was all."""
+        if self._stream.free_window > 0:
+            rest = memoryview(self._rest)
+            self._rest = rest[self._stream.write_part(rest, FLUSH_BYTES) :]
+        if self._rest:
+            return False
+        self._subscription.sent()
+        return True
+
+    def _wait(self) -> bool:
+        """Go on when a window opens; a stream that is closed is about to be cancelled."""
+        if self._stream.is_open:
+            self._stream.call_at_window(self._on_ready)
+        return True

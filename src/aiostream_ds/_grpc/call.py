@@ -236,7 +236,7 @@ class Call:
         if small:
             await self.write(b"".join(small))
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         """Write one or more messages that have their gRPC prefixes already. Waits for the
         flow-control windows."""
         self.start()

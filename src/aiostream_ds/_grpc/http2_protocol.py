@@ -82,7 +82,10 @@ class Http2Protocol(asyncio.Protocol):
                 event.stream.feed(b"", 0, ended=True)
             self.calls.accept(event.stream, event.head)
         elif isinstance(event, WindowOpened):
-            event.stream.wake_writer()
+            if event.stream is None:
+                self.connection.wake_blocked()
+            else:
+                self.connection.wake(event.stream)
         elif isinstance(event, StreamReset):
             event.stream.wake_writer()
             self.calls.cancel(event.stream)

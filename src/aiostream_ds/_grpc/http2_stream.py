@@ -1,6 +1,7 @@
 """The streams of one connection on the event loop: what waits for the host waits here."""
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 from aiostream_ds._grpc.write_buffer import FLUSH_BYTES, WriteBuffer
@@ -15,7 +16,15 @@ __all__ = ["CallStream", "HostConnection", "StreamClosedError"]
 class CallStream(Http2Stream):
     """The HTTP/2 stream of one call: reads the request, writes the response."""
 
-    __slots__ = ("_data", "_ended", "_unread", "_waiter", "_window_opened")
+    __slots__ = (
+        "_data",
+        "_ended",
+        "_on_window",
+        "_reserved",
+        "_unread",
+        "_waiter",
+        "_window_opened",
+    )
 
     connection: "HostConnection"
 
@@ -26,6 +35,8 @@ class CallStream(Http2Stream):
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._window_opened: asyncio.Event | None = None
+        self._on_window: Callable[[], None] | None = None
+        self._reserved = 0  # bytes of the connection's window
 
     # Reading
 
@@ -93,42 +104,66 @@ class CallStream(Http2Stream):
         return self.is_open and not self.connection.write_buffer.is_closing()
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` as DATA frames; wait for the flow-control windows. Yields to the event loop
-        every `FLUSH_BYTES` bytes, so that other tasks run and a cancellation arrives, and before it
-        waits for a window, so that the streams of a connection use it in turn.
+        """Write `data` as DATA frames; wait for the flow-control windows and the transport. Yields
+        to the event loop every `FLUSH_BYTES` bytes, so that other tasks run and a cancellation
+        arrives. The streams of a connection write in turn.
 
         Raises StreamClosedError when the host has reset the stream or the connection is lost.
         """
+        connection = self.connection
         rest = memoryview(data)
-        has_yielded = False  # since it last wrote
-        while rest:
-            await self.connection.write_ready.wait()
-            if self.connection.write_buffer.is_closing():
-                raise StreamClosedError(self.number)
-            size = self.write_part(rest, FLUSH_BYTES)
-            rest = rest[size:]
-            if size == FLUSH_BYTES or not (size or has_yielded):
-                # those that were woken with it are before it in `blocked`, if they got nothing
-                await asyncio.sleep(0)
-                has_yielded = True
-            elif size:
-                has_yielded = False
-            else:
-                await self._wait_for_window()
+        try:
+            while rest:
+                if not self.can_respond:
+                    raise StreamClosedError(self.number)
+                connection.window += self._reserved
+                self._reserved = 0
+                size = self.write_part(rest, FLUSH_BYTES) if connection.writable else 0
+                rest = rest[size:]
+                connection.wake_soon()
+                if size == FLUSH_BYTES:
+                    await asyncio.sleep(0)
+                elif rest:
+                    await self._wait_for_window()
+        finally:
+            connection.window += self._reserved
+            self._reserved = 0
+            connection.wake_soon()
 
     async def _wait_for_window(self) -> None:
-        """Wait until a window may be open, or the stream is closed."""
-        event = self._window_opened
-        if event is None:
-            event = self._window_opened = asyncio.Event()
-        self.connection.blocked[self] = None
-        await event.wait()
+        """Wait until it is this stream's turn, or it is closed."""
+        opened = self._window_opened
+        if opened is None:
+            opened = self._window_opened = asyncio.Event()
+        self.connection.blocked[self] = True
+        try:
+            await opened.wait()
+        except BaseException:
+            self.connection.blocked.pop(self, None)
+            self.wake_writer()  # another task may write to the same stream
+            raise
+
+    def reserve_window(self) -> None:
+        """Keep the connection's window for a task that writes to this stream, and is woken now."""
+        self._reserved += self.connection.window
+        self.connection.window = 0
+
+    def call_at_window(self, callback: Callable[[], None] | None) -> None:
+        """Call `callback`, which writes without waiting, once: when the windows are open and the
+        transport takes bytes, in turn with other streams, or when the connection is closed. None:
+        do not call it."""
+        self._on_window = callback
+        if callback is not None:
+            self.connection.blocked[self] = False
 
     def wake_writer(self) -> None:
-        """End `_wait_for_window`, if something waits."""
-        event, self._window_opened = self._window_opened, None
-        if event is not None:
-            event.set()
+        """Let what waits for a window write."""
+        opened, self._window_opened = self._window_opened, None
+        if opened is not None:
+            opened.set()
+        callback, self._on_window = self._on_window, None
+        if callback is not None:
+            callback()
 
     def write_status(self, status: str) -> None:
         """Answer a request that is not a gRPC call with an HTTP status."""
@@ -142,32 +177,55 @@ class CallStream(Http2Stream):
 
 
 class HostConnection(Http2Connection):
-    """A connection whose bytes go to `write_buffer`. `write_ready` is set while the transport takes
-    more bytes."""
+    """A connection whose bytes go to `write_buffer`."""
 
     stream_type = CallStream
 
     def __init__(self, write_buffer: WriteBuffer) -> None:
         super().__init__(write_buffer.write, write_buffer.write_parts)
         self.write_buffer = write_buffer
-        self.write_ready = asyncio.Event()
-        self.write_ready.set()
+        self._loop = asyncio.get_running_loop()
+        self._wakes_soon = False
 
-    def pause(self) -> None:
-        super().pause()
-        self.write_ready.clear()
+    def wake_blocked(self) -> None:
+        """Let the streams that wait write in turn, as far as the connection's window and the
+        transport allow. A task writes later, and has the window until then."""
+        self._wakes_soon = False
+        blocked = self.blocked
+        left = len(blocked)  # those that may be able to write
+        while left and blocked and self.window > 0 and self.writable:
+            before = self.window
+            self.wake(cast("CallStream", next(iter(blocked))))
+            left = left - 1 if self.window == before else len(blocked)
+
+    def wake(self, stream: CallStream) -> None:
+        """Let a stream write that waits. If it cannot, it waits again."""
+        is_task = self.blocked.pop(stream, None)
+        if is_task is None:  # it was closed since
+            return
+        if stream.window <= 0 or self.window <= 0 or not self.writable:
+            self.blocked[stream] = is_task
+            return
+        if is_task:
+            stream.reserve_window()
+        stream.wake_writer()
+
+    def wake_soon(self) -> None:
+        """Call `wake_blocked` when the running task has waited."""
+        if self.blocked and not self._wakes_soon:
+            self._wakes_soon = True
+            self._loop.call_soon(self.wake_blocked)
 
     def resume(self) -> None:
         super().resume()
         if self.write_buffer.is_closing():
             self.writable = False
-        self.write_ready.set()
+        self.wake_blocked()
 
     def stop(self) -> None:
         """The connection is over: wake everything that waits for it."""
         streams = cast("list[CallStream]", [*self.streams.values(), *self.blocked])
         super().stop()
         self.blocked.clear()
-        self.write_ready.set()
         for stream in streams:
             stream.wake_writer()

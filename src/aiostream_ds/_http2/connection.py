@@ -10,6 +10,7 @@ connection sends GOAWAY and is the last event. Not here: server push, which is n
 priorities, which are read and ignored (5.3.2).
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from aiostream_ds._http2 import rate_limits
@@ -111,7 +112,9 @@ class Http2Stream:
         connection = self.connection
         return min(self.window, connection.window) if connection.writable else 0
 
-    def write_nowait(self, data: bytes, before: bytes = b"", after: bytes = b"") -> bool:
+    def write_nowait(
+        self, data: bytes | memoryview, before: bytes = b"", after: bytes = b""
+    ) -> bool:
         """Write all of `data`, between what is `before` and `after` it, as DATA frames. Write
         nothing and return False when it would have to wait for a window or for the transport, or
         when the stream is closed."""
@@ -232,10 +235,10 @@ class Http2Connection:
     """The states, windows and limits of one connection.
 
     `write` is called with bytes for the host, `write_parts` with large ones in parts. `streams` has
-    the open ones, `blocked` those that wait for a window: add a stream that waits, `WindowOpened`
-    is the answer. `window` is how many bytes of DATA the host accepts on all streams together,
-    `frame_size` the largest payload of a frame. `writable` is False while the transport takes no
-    more bytes, and once nothing can be sent.
+    the open ones. `blocked` has those that wait for a window, oldest first, and whether they are
+    tasks: add a stream that waits, `WindowOpened` is the answer. `window` is how many bytes of DATA
+    the host accepts on all streams together, `frame_size` the largest payload of a frame.
+    `writable` is False while the transport takes no more bytes, and once nothing can be sent.
 
     Not thread-safe.
     """
@@ -252,7 +255,7 @@ class Http2Connection:
         self.writable = True
         self.ended = False  # nothing is read any more
         self.streams: dict[int, Http2Stream] = {}
-        self.blocked: dict[Http2Stream, None] = {}
+        self.blocked: OrderedDict[Http2Stream, bool] = OrderedDict()
         self.window = self.initial_window = DEFAULT_WINDOW
         self.frame_size = DEFAULT_FRAME_SIZE
         self.highest = 0  # of all stream identifiers so far
@@ -434,8 +437,8 @@ class Http2Connection:
                     ErrorCode.FLOW_CONTROL_ERROR,
                     f"a window must have at most {LARGEST_WINDOW} bytes, got {stream.window}",
                 )
-        if change > 0:
-            self._unblock_all(events)
+        if change > 0 and self.blocked:
+            events.append(WindowOpened(None))
 
     def _ping(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
         """6.7."""
@@ -458,7 +461,7 @@ class Http2Connection:
                 raise _wrong_increment(size, window)
             self.window = window
             if self.blocked:
-                self._unblock_all(events)
+                events.append(WindowOpened(None))
             return
         stream = self.streams.get(number)
         if stream is None:
@@ -472,12 +475,7 @@ class Http2Connection:
             return
         stream.window = window
         if stream in self.blocked:
-            del self.blocked[stream]
             events.append(WindowOpened(stream))
-
-    def _unblock_all(self, events: list[Event]) -> None:
-        blocked, self.blocked = self.blocked, {}
-        events.extend(map(WindowOpened, blocked))
 
     def _react(self, kind: int, number: int, events: list[Event]) -> None:
         """A frame that is not the common case, by the table of states."""

@@ -45,7 +45,8 @@ class StreamReset(NamedTuple):
 
 
 class WindowOpened(NamedTuple):
-    """A stream of `Http2Connection.blocked` may be able to send; it was removed from there."""
+    """A stream of `Http2Connection.blocked` may be able to send, or any of them if it is None:
+    remove those that do from there."""
 
     stream: Any
 

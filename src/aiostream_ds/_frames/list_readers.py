@@ -94,7 +94,7 @@ def _read(convert: Callable[[Any], list[Any]], values: list[Any]) -> list[Any] |
 
 def _read_integers(convert: Callable[[Any], list[Any]], values: list[Any]) -> Any:
     found = _read(convert, values)
-    # the first value tells which way is faster; both write the same
+    # the first value decides which way is taken; both write the same
     is_large = found is not None and len(found) >= _MANY and (found[0] or 0) > _LARGE_INT
     return _large_integers(found) if is_large else found
 

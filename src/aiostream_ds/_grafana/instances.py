@@ -14,7 +14,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -172,12 +172,9 @@ class Instance:
         columns."""
         encoder = self._encoders.get(path)
         if encoder is None:
-            # imported when needed: a health check has no rows
-            from aiostream_ds._encoding.row_encoder import RowEncoder
-
             options = stream.options
             common = () if stream.cursor is None else stream.cursor.columns
-            make: Callable[..., RowEncoder] = RowEncoder
+            make: Callable[..., RowEncoder] = _row_encoder()
             if options.status_column is not None:
                 # imported when needed: few streams have a status column
                 from aiostream_ds._encoding.status_column import StatusEncoder
@@ -557,6 +554,14 @@ class Instances:
         # the traceback refers to this instance: a reference cycle
         instance._error = error.with_traceback(None)
         self._replace_older(instance)
+
+
+@cache
+def _row_encoder() -> "type[RowEncoder]":
+    """The class, imported when needed and once: a health check has no rows, many paths have one."""
+    from aiostream_ds._encoding.row_encoder import RowEncoder
+
+    return RowEncoder
 
 
 def _keeps_streams(source: DataSource[Any]) -> bool:

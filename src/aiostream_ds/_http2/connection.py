@@ -194,7 +194,7 @@ class Http2Stream:
         self.answered = True
         block = connection.take_table_update() + headers
         start = header_frames(self.number, block, limit, end=False)
-        connection.write(b"%b%b%b%b" % (start, size.to_bytes(3, "big"), self._frame_tail, data))
+        connection.write(b"".join((start, size.to_bytes(3, "big"), self._frame_tail, data)))
         return True
 
     def write_response(self, headers: bytes, data: bytes, trailers: bytes) -> bool:

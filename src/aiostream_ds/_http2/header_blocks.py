@@ -75,7 +75,9 @@ class BlockDecoder:
         position, end = 0, len(block)
         while position < end:
             position = self._decode_some(block, position, fields)
-            if list_size(fields) > self._limit:
+            # a field is an entry of the table, or in the block; nearly no list has to be counted
+            largest = TABLE_SIZE * len(fields) + 2 * end
+            if largest > self._limit and list_size(fields) > self._limit:
                 raise RateLimitExceeded(
                     f"oversized header block: at most {self._limit} bytes are allowed"
                 )
@@ -128,7 +130,7 @@ class BlockDecoder:
     def _add(self, field: Field) -> None:
         """4.4: an entry that is larger than the table empties it."""
         self._table.insert(_FIRST_DYNAMIC, field)
-        self._size += list_size((field,))
+        self._size += len(field[0]) + len(field[1]) + _ENTRY_OVERHEAD
         if self._size > self._table_size:
             self._evict()
 

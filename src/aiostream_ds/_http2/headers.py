@@ -66,12 +66,19 @@ def parse_request_head(headers: Iterable[Field]) -> RequestHead:
 
 
 def _head_of(key: RawHeaders) -> RequestHead:
-    if list_size(key) > _CACHE_ITEM_BYTES:
-        return _parse_request_head.__wrapped__(key)
-    return _parse_request_head(key)
+    head = _heads.get(key)
+    if head is None:
+        head = _parse_request_head(key)
+        if list_size(key) <= _CACHE_ITEM_BYTES:
+            if len(_heads) >= _CACHE_SIZE:
+                _heads.clear()
+            _heads[key] = head
+    return head
 
 
-@lru_cache(maxsize=_CACHE_SIZE)
+_heads: dict[RawHeaders, RequestHead] = {}
+
+
 def _parse_request_head(headers: RawHeaders) -> RequestHead:
     # latin-1 decodes every byte; with ascii an umlaut would close the connection
     decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]

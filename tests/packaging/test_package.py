@@ -337,7 +337,7 @@ BEFORE_START = {"aliases", "utf_8", "os"}
 
 def test_the_sizes_of_packages(plant_zip: Path, builtin_zip: Path) -> None:
     assert plant_zip.stat().st_size < 31_000_000
-    assert builtin_zip.stat().st_size < 34_000_000, "with the clients of all sources"
+    assert builtin_zip.stat().st_size < 33_000_000, "with the clients of all sources"
 
 
 def test_two_builds_have_equal_bytes(

@@ -55,34 +55,40 @@ def compile_all(root: Path, library: str = "", *, small: bool = False) -> int:
 
     In the standard library `library` and in packages a .pyc without docstrings (in packages only if
     `small`) replaces its source. The files of authors and, unless `small`, of this distribution
-    keep their sources, which tracebacks show, and so do packages that read theirs.
+    keep their sources, which tracebacks show, and so do packages that read theirs. Bytecode without
+    a source has line numbers, but no columns: tracebacks show them only below lines of sources.
     """
-    lines = [
-        f"{kind} {path.relative_to(root).as_posix()}\n"
-        for kind, path in _kinds(root, library, small)
-    ]
-    command = [sys.executable, "-S", "-B", "-X", "utf8", "-W", "ignore", "-c", _COMPILE]
+    kept: list[str] = []
+    alone: list[str] = []
+    for kind, path in _kinds(root, library, small):
+        lines = kept if kind == "source" else alone
+        lines.append(f"{kind} {path.relative_to(root).as_posix()}\n")
     processes = [
-        subprocess.Popen(
-            command,
-            cwd=root,
-            env={"PYTHONHASHSEED": "0"},
-            text=True,
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(_COMPILE_PROCESSES)
+        _compiler(root, alone[number::_COMPILE_PROCESSES], "-X", "no_debug_ranges")
+        for number in range(_COMPILE_PROCESSES)
     ]
-    for number, process in enumerate(processes):
-        assert process.stdin is not None
-        process.stdin.write("".join(lines[number::_COMPILE_PROCESSES]))
-        process.stdin.close()
-        process.stdin = None
-    for process in processes:
+    for process in (*processes, _compiler(root, kept)):
         _, error = process.communicate()
         if process.returncode:
             raise PackagingError(f"the files of {root.name} cannot be compiled: {error.strip()}")
-    return len(lines)
+    return len(kept) + len(alone)
+
+
+def _compiler(root: Path, lines: list[str], *options: str) -> subprocess.Popen[str]:
+    """Start a Python with these options that compiles the files."""
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-B", "-X", "utf8", "-W", "ignore", *options, "-c", _COMPILE],
+        cwd=root,
+        env={"PYTHONHASHSEED": "0"},
+        text=True,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write("".join(lines))
+    process.stdin.close()
+    process.stdin = None
+    return process
 
 
 def _kinds(root: Path, library: str, small: bool) -> Iterator[tuple[str, Path]]:

@@ -12,7 +12,20 @@ import anyio
 import msgspec
 from msgspec import Meta, Struct
 
-from aiostream_ds import DataSource, Frame, Query, Rows, Secret, Settings, query, secret, stream
+from aiostream_ds import (
+    DataSource,
+    Frame,
+    Query,
+    Rows,
+    Secret,
+    Settings,
+    query,
+    secret,
+    section,
+    stream,
+)
+
+ADVANCED = section("Advanced")
 
 
 class Retries(Struct, rename="camel", frozen=True, kw_only=True):
@@ -78,20 +91,22 @@ class KindsSettings(Settings):
     compression: Compression = Compression.NONE
     topics: tuple[str, ...] = ("sensors/#",)
     """The topics to subscribe to."""
-    client_id: str | None = None
+    client_id: Annotated[str | None, ADVANCED] = None
     """If empty, the broker assigns one."""
     labels: dict[str, str] = {}
     """Labels of every series."""
     login: Password | Token | Anonymous = Anonymous()
     """How the plugin logs in."""
     password: Secret = secret()
-    certificate: Annotated[Secret, Meta(extra_json_schema={"multiline": True})] = secret()
+    certificate: Annotated[
+        Secret, Meta(extra_json_schema={"multiline": True}), section("TLS certificates")
+    ] = secret()
     """The client certificate in PEM format."""
-    retries: Retries = Retries()
+    retries: Annotated[Retries, ADVANCED] = Retries()
     proxy: Proxy | None = None
     """The proxy to the broker."""
     renamed: list[Rename] = []
-    greeting: Annotated[str, Meta(extra_json_schema={"multiline": True})] = ""
+    greeting: Annotated[str, Meta(extra_json_schema={"multiline": True}), ADVANCED] = ""
     """Sent once after connecting."""
 
 

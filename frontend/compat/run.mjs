@@ -25,6 +25,8 @@ const CHECKS = {
       mode: "dark",
       settings: { url: "mqtt://here", login: { method: "token" } },
     });
+    await toggle(page, "TLS certificates");
+    await toggle(page, "Advanced");
     for (const label of [
       "URL",
       "Keep alive",
@@ -62,6 +64,20 @@ const CHECKS = {
       topics: ["sensors/#", "lab/#"],
       login: { method: "password", user: "grafana" },
     });
+  },
+
+  async "a section is closed without a value, and keeps what was typed when it is closed again"(open) {
+    const page = await open({ editor: "config", mode: "light", settings: {} });
+    const input = page.getByLabel("Client ID", { exact: true });
+    assert.equal(await input.count(), 0, "it is open without a value");
+    await page.getByText("Client ID, Retries, Greeting").waitFor();
+    await toggle(page, "Advanced");
+    await input.fill("oven");
+    await toggle(page, "Advanced");
+    await input.waitFor({ state: "detached" });
+    assert.deepEqual(await page.evaluate(() => window.saved.jsonData), { clientId: "oven" });
+    const again = await open({ editor: "config", mode: "light", settings: { clientId: "oven" } });
+    assert.equal(await again.getByLabel("Client ID", { exact: true }).inputValue(), "oven");
   },
 
   async "an invalid value has an error"(open) {
@@ -141,6 +157,11 @@ const CHECKS = {
     }
   },
 };
+
+/** Opens or closes a section. */
+async function toggle(page, title) {
+  await page.getByText(new RegExp(`^${title}`)).first().click();
+}
 
 async function choose(page, label, option) {
   const input = page.getByLabel(label, { exact: true });

@@ -105,12 +105,14 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
           error="No live rows with an expression"
           htmlFor={`${prefix}-withStreaming`}
         >
-          <InlineSwitch
-            id={`${prefix}-withStreaming`}
-            aria-label="With Streaming"
-            value={query.withStreaming !== false}
-            onChange={(event) => set({ withStreaming: event.currentTarget.checked })}
-          />
+          <FieldBody>
+            <InlineSwitch
+              id={`${prefix}-withStreaming`}
+              aria-label="With Streaming"
+              value={query.withStreaming !== false}
+              onChange={(event) => set({ withStreaming: event.currentTarget.checked })}
+            />
+          </FieldBody>
         </InlineField>
         <InlineField label="Join" tooltip="How live rows join the history">
           <FieldBody>

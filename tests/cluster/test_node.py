@@ -1,13 +1,13 @@
 """A node and its channels, one rule at a time; `test_histories` has everything at once."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from aiostream_ds._cluster.engine import EngineError
+from aiostream_ds._cluster.engine import EngineError, Ownership
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_options import NodeOptions
 from aiostream_ds._cluster.sharing import Incoming, Outgoing, Role
@@ -123,6 +123,25 @@ async def test_an_owner_that_does_not_know_of_it_is_asked_until_it_hears():
         made.engines[0].missed = 0.0
         await asyncio.sleep(5 * 7.2 + 1)
         assert b.roles[-1] is Role.OWNER
+
+
+async def test_a_node_that_cannot_read_the_list_of_nodes_does_not_take_channels_at_each_attempt():
+    class Listless(ModelEngine):
+        takes = 0
+
+        async def nodes(self) -> Mapping[str, float]:
+            raise EngineError("no list")
+
+        async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
+            self.takes += 1
+            return await super().take(channel, node, payload)
+
+    async with nodes() as made:
+        await made.run(await made.node())
+        b, _ = await made.run(await made.node(Listless))
+        await asyncio.sleep(20)
+        assert b.roles[-1] is Role.FOLLOWER
+        assert made.engines[1].takes < 10  # the checks of a silent channel
 
 
 async def test_the_first_node_owns_a_channel_and_all_receive_its_messages():

@@ -73,6 +73,15 @@ def test_over_another_connection_a_node_has_to_be_seen_first(detection):
     assert detection.ask(12, is_watched=False)
 
 
+def test_after_a_connection_was_lost_all_nodes_are_asked_for_again(detection):
+    assert detection.questions({"a": 0.1}, {"a"}) == []
+    detection.forget()
+    detection.connection = 2
+    assert not detection.ask(1.0, is_watched=True, age=0.1)
+    assert not detection.ask(2.0, is_watched=False)
+    assert detection.ask(2.3, is_watched=False)
+
+
 def test_silence_that_began_over_an_earlier_connection_does_not_count(detection):
     assert not detection.ask(1.0, is_watched=False)
     detection.connection = 2

@@ -117,3 +117,33 @@ def test_no_channel_moves_when_the_engine_starts_again():
     history.loop.settle()
     history.loop.close()
     assert not history.failures
+
+
+def test_a_crash_is_noticed_by_nodes_that_have_connected_again_since_they_saw_the_owner():
+    history = History(1, Scenario(channels=4))
+    early: list[float] = []  # seconds before the end of the lease
+
+    async def reconnect_and_kill() -> None:
+        async with playing(history):
+            while len(early) < DEATHS // 4:
+                number = history.random.choice(list(history.processes))
+                process = history.processes.pop(number)
+                for other in history.processes.values():
+                    other.engine.disconnect()
+                await asyncio.sleep(2 + history.random.random())
+                owned = [
+                    n for n, each in history.upstreams.items() if process in each.runs.values()
+                ]
+                end = history.server.leases[process.name]
+                process.kill()
+                history.dead.append(process)
+                while not all(is_read_elsewhere(history, name, process) for name in owned):
+                    await asyncio.sleep(0.005)
+                early.extend([end - history.loop.time()] * bool(owned))
+                await start(history, number)
+
+    history.loop.run_until_complete(reconnect_and_kill())
+    history.loop.settle()
+    history.loop.close()
+    assert not history.failures
+    assert min(early) > 0

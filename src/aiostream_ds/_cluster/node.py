@@ -399,12 +399,13 @@ class ClusterNode:
                 before = self.alive
                 try:
                     await self._others.look()
-                    asked += 1
                 except (EngineError, TimeoutError):
                     pass
-                if before - self.alive or asked % _FULL_CHECK == 0:
-                    for member in tuple(self._members.values()):
-                        member.check_owner(self.alive)
+                else:
+                    asked += 1
+                    if before - self.alive or asked % _FULL_CHECK == 0:
+                        for member in tuple(self._members.values()):
+                            member.check_owner(self.alive)
             await anyio.sleep(max(began + self._others.interval - anyio.current_time(), 0.0))
 
     # -- notifications ---------------------------------------------------------------------------
@@ -443,6 +444,7 @@ class ClusterNode:
             if found is not None and not isinstance(event, Sent):
                 found.on_event(event)
             return
+        self._others.reconnected()
         for listener in tuple(self._listeners.values()):
             listener(event)
         for member in tuple(self._members.values()):

@@ -43,6 +43,11 @@ class CrashDetection:
         self._seen: dict[str, int] = {}  # the connections over which nodes were seen
         self._silent: dict[str, float] = {}  # since when
 
+    def forget(self) -> None:
+        """The connection of this node was lost: all others have to be seen again."""
+        self._seen.clear()
+        self._silent.clear()
+
     @property
     def suspects(self) -> bool:
         """Whether a node may have crashed."""
@@ -103,6 +108,10 @@ class OtherNodes:
         if self._crashes.suspects:
             return shortest
         return min(max(shortest, _PER_NODE * len(self.alive)), self._lease / 2)
+
+    def reconnected(self) -> None:
+        """This node has connected again."""
+        self._crashes.forget()
 
     async def look(self) -> None:
         """Ask once. Raises EngineError and TimeoutError."""

@@ -524,3 +524,23 @@ def test_every_value_that_a_policy_makes_null_is_counted(policy, column):
                     nulls += sum(list(field.values).count(None) for field in table.fields)
                     rows += table.rows
             assert counters.dropped.get("conflict", 0) == nulls + 2 - rows, (first, second)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64])
+@pytest.mark.parametrize(
+    "value, kind", [(2**53 + 1, "int64"), (0.5, "float64"), ("a", "string"), (True, "bool")]
+)
+def test_a_column_that_had_only_none_gets_the_type_of_its_first_value(rows, value, kind):
+    encoder = RowEncoder()
+    for _ in range(2):
+        assert values(encoder, *[{"time": MS, "a": None}] * rows)["a"] == [None] * rows
+    assert values(encoder, *[{"time": MS, "a": value}] * rows)["a"] == [value] * rows
+    assert kinds(encoder)["a"] == kind
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64])
+def test_a_column_that_has_had_a_float_stays_one_of_floats(rows):
+    encoder = RowEncoder()
+    for value in (None, 0.5, 1):
+        values(encoder, *[{"time": MS, "a": value}] * rows)
+    assert kinds(encoder)["a"] == "float64"

@@ -111,7 +111,7 @@ class RowLayout:
         self._names = dict(columns)
         if named is not None and not has_time:  # only None so far
             self._names[TIME] = msgspec.structs.replace(named, type=FieldType.TIME)
-        types = [column.type or FieldType.FLOAT64 for column in self._names.values()]
+        types = [column.type for column in self._names.values()]
         names = list(columns)
         index = names.index(TIME) if TIME in names else None
         self._time_index = index if index is not None and types[index] is FieldType.TIME else None

@@ -38,7 +38,7 @@ def _common_case(kind: type, array: str, limits: FieldType | None = None) -> _Co
 
 
 _NO_COMMON_CASE = _CommonCase(None, -inf, inf, "")
-_COMMON_CASES = {
+_COMMON_CASES: dict[FieldType | None, _CommonCase] = {
     FieldType.FLOAT64: _common_case(float, "f8"),
     FieldType.INT64: _common_case(int, "i8", FieldType.INT64),
     FieldType.TIME: _common_case(int, "i8", FieldType.TIME),
@@ -50,7 +50,7 @@ _LIST_TYPES = {
     bool: FieldType.BOOL,
     str: FieldType.STRING,
 }
-_PRESENT = {kind: each for each, kind in _LIST_TYPES.items()}
+_PRESENT: dict[FieldType | None, type] = {kind: each for each, kind in _LIST_TYPES.items()}
 _MAX_STRINGS = 1_000
 _MAX_FORMATS = 256  # a column of times may hold datetimes or ints
 _N = ord("n")
@@ -117,7 +117,8 @@ def _is_in_range(values: list[Any], case: _CommonCase) -> bool:
 
 class CommonCaseWriter:
     """Writes the data of columns of these types, in the common case. The first `checked` columns
-    have valid numbers. Those with an index in `nullable` may have None."""
+    have valid numbers. Those with an index in `nullable` may have None, and those whose type is
+    None, as it is not known yet, nothing else."""
 
     __slots__ = (
         "_array_kinds",
@@ -132,7 +133,7 @@ class CommonCaseWriter:
     )
 
     def __init__(
-        self, types: Sequence[FieldType], checked: int = 0, nullable: Collection[int] = ()
+        self, types: Sequence[FieldType | None], checked: int = 0, nullable: Collection[int] = ()
     ) -> None:
         self._types = list(types)
         self._checked = checked
@@ -227,7 +228,8 @@ class CommonCaseWriter:
             self._row_functions.clear()
         # one function for all rows that miss values: where that is at random, hardly two are alike
         nullable = self._nullable if _NONE in kinds else frozenset()
-        write = row_function(tuple(present), tuple(self._types), nullable)
+        types = tuple([each or FieldType.FLOAT64 for each in self._types])  # of None if not known
+        write = row_function(tuple(present), types, nullable)
         self._row_functions[kinds] = write
         return write
 

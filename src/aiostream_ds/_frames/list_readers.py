@@ -48,11 +48,13 @@ _convert_times = partial(msgspec.convert, type=GenericAlias(list, _integers(Fiel
 
 
 @lru_cache
-def list_reader(field_type: FieldType, *, is_nullable: bool) -> ReadList:
-    """The function for lists of this type; with `is_nullable` they may have None. `read_times` is
-    for times."""
-    if field_type is FieldType.STRING:
-        types = {str, type(None)} if is_nullable else {str}
+def list_reader(field_type: FieldType | None, *, is_nullable: bool) -> ReadList:
+    """The function for lists of this type; with `is_nullable` they may have None. None: the type is
+    not known. `read_times` is for times."""
+    if field_type is FieldType.STRING or field_type is None:
+        types: set[type] = {str} if field_type is FieldType.STRING else set()
+        if is_nullable:
+            types.add(type(None))
         return lambda values: values if types.issuperset(map(type, values)) else None
     item = _ITEMS.get(field_type)
     if item is None:

@@ -62,6 +62,10 @@ def test_an_owner_that_has_received_rows_of_the_next_one_reads_on_after_them_wit
     History(7000400, SCENARIOS["numbered"]).run()
 
 
+def test_a_follower_of_a_channel_with_rows_asks_for_its_owner_when_it_has_connected_again():
+    History(9100078, SCENARIOS["closed connections"]).run()
+
+
 def test_viewers_of_a_stream_without_a_cursor_see_once_that_the_engine_was_away():
     # rows of its own upstream are counted otherwise than those of the log, to which it returns
     history = History(5000010, SCENARIOS["from now"]).run()

@@ -20,21 +20,24 @@ class PositionCheck:
         self._interval = options.check
         self._at = 0.0
         self._checked = position
+        self._is_demanded = False  # also if entries have arrived
 
     def restart(self, position: EntryId) -> None:
         """Begin with the shortest interval."""
         self._interval = self._options.check
         self._at = anyio.current_time() + self._spread()
         self._checked = position
+        self._is_demanded = False
 
     def now(self) -> None:
         """The next check is due at once."""
         self._interval = self._options.check
-        self._at = 0.0
+        self.after(0.0)
 
     def after(self, seconds: float) -> None:
-        """The next check is due then."""
+        """The next check is due then, also if entries arrive meanwhile."""
         self._at = anyio.current_time() + seconds
+        self._is_demanded = True
 
     @property
     def delay(self) -> float:
@@ -46,9 +49,10 @@ class PositionCheck:
         the ones before."""
         if self.delay > 0:
             return False
-        if self._checked != position:
+        if self._checked != position and not self._is_demanded:
             self.restart(position)
             return False
+        self._checked, self._is_demanded = position, False
         self._interval = min(2 * self._interval, self._options.longest_check)
         self._at = anyio.current_time() + self._spread()
         return True

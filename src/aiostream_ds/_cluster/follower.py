@@ -138,15 +138,15 @@ class LogFollower:
         self._tip = NO_MESSAGE  # the last message in the log that was read
         self._last_id = NO_MESSAGE  # the last message that was delivered
         self._received: dict[int, int] = {}  # the highest number of each run
-        self._runs: deque[int] = deque(maxlen=_STARTS)  # of the starts of terms that were read
+        self._runs: list[int] = []  # of the starts of terms that were read
         self._cursors: CursorRange | None = None  # of what was delivered
         self._schema: bytes | None = None
         self._schema_hash = self._tip_schema = 0
         self._schemas: dict[int, bytes] = {}
         self._missing_schema = 0
-        self._events: deque[tuple[Entry, int]] = deque(maxlen=_EVENTS)
+        self._events: list[tuple[Entry, int]] = []
         self._end = b""  # the payload of the entry at `position`, if it is of a message
-        self._kept: deque[tuple[ChannelMessage, int]] = deque()
+        self._kept: list[tuple[ChannelMessage, int]] = []
         self._kept_bytes = 0
         self._has_delivered = False
         self._is_new_log = self._is_near = False  # how the log is being read
@@ -185,7 +185,7 @@ class LogFollower:
     def event(self, entry: Entry, reads: int = 0) -> None:
         """An entry was appended. `reads`: of the log since it was first seen."""
         if self.request is not None:
-            self._events.append((entry, reads))
+            self._keep_event(entry, reads)
             self.known_end = max(self.known_end, entry.id)
             return
         if entry.previous == self.position and entry.id > self.position:
@@ -200,8 +200,13 @@ class LogFollower:
             return
         else:  # an older id that was not read: the log is another one
             self._read_changed_log(entry.id, _NEAR)
-        self._events.append((entry, reads))
+        self._keep_event(entry, reads)
         self.known_end = max(self.known_end, entry.id)
+
+    def _keep_event(self, entry: Entry, reads: int) -> None:
+        """Look at it again when the log was read."""
+        self._events.append((entry, reads))
+        del self._events[:-_EVENTS]
 
     def page(self, page: LogPage) -> None:
         """The answer to a `LogRead`."""
@@ -391,7 +396,7 @@ class LogFollower:
             if self._local_without_cursors:
                 self._local_without_cursors = False
                 self._reset("the engine was away: this node had an upstream of its own")
-        events, self._events = self._events, deque(maxlen=_EVENTS)
+        events, self._events = self._events, []
         for entry, reads in events:
             if entry.id > self.position:
                 self.event(entry, reads + 1)
@@ -424,6 +429,7 @@ class LogFollower:
             self.term, self.owner = entry.id.term, content.node
             if content.run not in self._runs:
                 self._runs.append(content.run)
+                del self._runs[:-_STARTS]
             return True
         is_contiguous = content.before == self._tip
         may_skip = is_changed or self._is_first or self.has_received(content.id)
@@ -521,7 +527,7 @@ class LogFollower:
         self._kept.append((message, size))
         self._kept_bytes += size
         while len(self._kept) > _KEPT or (self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1):
-            self._kept_bytes -= self._kept.popleft()[1]
+            self._kept_bytes -= self._kept.pop(0)[1]
 
     # -- schemas ---------------------------------------------------------------------------------
 

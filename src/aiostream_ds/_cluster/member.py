@@ -20,6 +20,8 @@ __all__ = ["ChannelMember", "MemberNode", "give_up"]
 class ChannelMember(Participation):
     """One channel on one node. `join_in` is its life; the node calls the other methods."""
 
+    __slots__ = ("_claim_start", "_has_left", "_upstream")
+
     def __init__(self, node: MemberNode, name: str, source: UpstreamSource, sink: Sink) -> None:
         super().__init__(node, name, source, sink)
         self._upstream = UpstreamRun(self)

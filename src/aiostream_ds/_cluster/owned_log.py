@@ -21,6 +21,8 @@ class OwnershipLost(Exception):
 class OwnedLog:
     """Writes the log of a channel in the terms of this node."""
 
+    __slots__ = ("_channel", "_last", "_schema_term")
+
     def __init__(self, channel: Participation) -> None:
         self._channel = channel
         self._last = MessageId(0, 0)  # of the messages of this node

@@ -89,6 +89,40 @@ class Participation:
         log_lock: one writer and reader of the log.
     """
 
+    __slots__ = (
+        "_delivered_at",
+        "_doubts",
+        "_failure",
+        "_is_woken",
+        "_silent_checks",
+        "_waiter",
+        "away",
+        "check",
+        "claim",
+        "engine",
+        "follower",
+        "has_delivered_local",
+        "has_entered",
+        "has_followed",
+        "has_joined",
+        "is_done",
+        "is_owner_gone",
+        "is_subscribed",
+        "log_lock",
+        "name",
+        "node",
+        "options",
+        "owner",
+        "pending",
+        "role",
+        "run",
+        "seen_term",
+        "sink",
+        "source",
+        "start",
+        "term",
+    )
+
     def __init__(self, node: MemberNode, name: str, source: UpstreamSource, sink: Sink) -> None:
         self.node, self.engine, self.options = node, node.engine, node.options
         self.name, self.source, self.sink = name, source, sink
@@ -100,13 +134,14 @@ class Participation:
         self.pending: bytes | None = None
         self.away = ""
         self._doubts = self._silent_checks = 0
-        self.log_lock = anyio.Lock(fast_acquire=True)
+        self.log_lock = asyncio.Lock()  # takes less memory than anyio's
         self.is_done = self.is_owner_gone = False
         self.has_joined = self.has_followed = self.has_delivered_local = False
         self.is_subscribed = True
         self.has_entered = False  # presence, as the engine knows it
         self.seen_term = 0  # of the follower, when the state was last looked at
-        self._wake = anyio.Event()
+        self._is_woken = False
+        self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None  # of the sink
         self._delivered_at = 0.0
 
@@ -284,14 +319,21 @@ class Participation:
 
     def wake(self) -> None:
         """Something has changed."""
-        self._wake.set()
+        self._is_woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def wait(self, seconds: float) -> None:
         """Wait until something has changed, `seconds` at most."""
-        if not self._wake.is_set():
-            with anyio.move_on_after(max(seconds, 0.0)):
-                await self._wake.wait()
-        self._wake = anyio.Event()
+        if not self._is_woken:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(max(seconds, 0.0), self.wake)  # less memory than a time limit
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+        self._is_woken = False
 
     def turn(self, most: float) -> float:
         """Seconds until it is this channel's turn, among all of this node: `most` at most."""

@@ -15,6 +15,8 @@ class PositionCheck:
         position: the last entry that was read.
     """
 
+    __slots__ = ("_at", "_checked", "_interval", "_is_demanded", "_options")
+
     def __init__(self, options: NodeOptions, position: EntryId) -> None:
         self._options = options
         self._interval = options.check

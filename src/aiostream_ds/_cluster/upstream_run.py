@@ -25,6 +25,8 @@ _PROBE = 1.0  # seconds between two attempts to reach a channel whose calls fail
 class UpstreamRun:
     """Runs the upstream of a channel on this node, one run at a time."""
 
+    __slots__ = ("_alone_since", "_channel", "_error", "_has_ended", "_log")
+
     def __init__(self, channel: Participation) -> None:
         self._channel = channel
         self._log = OwnedLog(channel)

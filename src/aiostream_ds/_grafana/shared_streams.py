@@ -89,6 +89,7 @@ class SharedStreams:
         self._counters = counters
         self._cipher = cipher
         self._sessions: dict[str, _Session] = {}
+        self._watched: set[Instance] = set()  # their sessions end with them
         self._is_closed = False
 
     def shares(self, request: ChannelRequest) -> bool:
@@ -187,7 +188,18 @@ class SharedStreams:
         session = _Session(self.node, name, instance, channel, stream, self._counters)
         self._sessions[name] = session
         self._tasks.start_soon(self._run, name, session)
+        if instance not in self._watched:
+            self._watched.add(instance)
+            self._tasks.start_soon(self._end_with_settings, instance)
         return session
+
+    async def _end_with_settings(self, instance: Instance) -> None:
+        """One task for all sessions of an instance: there may be thousands."""
+        await instance.wait_until_retired()
+        self._watched.discard(instance)
+        for session in tuple(self._sessions.values()):
+            if session.instance is instance:
+                session.cancel()
 
     async def _run(self, name: str, session: "_Session") -> None:
         try:
@@ -293,13 +305,10 @@ class _Session:
         """Take part until the session is over."""
         try:
             with self._scope:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._end_with_settings)
-                    await self._take_part()
-                    tasks.cancel_scope.cancel()
-        except* Exception as group:
-            self._error = _first(group)
-            self._report(self._error)
+                await self._take_part()
+        except Exception as error:
+            self._error = error
+            self._report(error)
         finally:
             self._closed.set()
 
@@ -325,10 +334,6 @@ class _Session:
             self._is_running = False
             if self.row_log is not None:
                 self.row_log.is_live = False
-
-    async def _end_with_settings(self) -> None:
-        await self.instance.wait_until_retired()
-        self._scope.cancel()
 
     async def wait(self) -> bool:
         """Wait until the session is over. Returns whether the author's stream has returned; if not,

@@ -336,7 +336,7 @@ BEFORE_START = {"aliases", "utf_8", "os"}
 
 
 def test_the_sizes_of_packages(plant_zip: Path, builtin_zip: Path) -> None:
-    assert plant_zip.stat().st_size < 31_000_000
+    assert plant_zip.stat().st_size < 29_000_000
     assert builtin_zip.stat().st_size < 33_000_000, "with the clients of all sources"
 
 

@@ -230,7 +230,12 @@ function Panels({ store }: { store: Store }): React.ReactElement {
     );
   }
   if (!store.panels.length) {
-    return <p className="empty">Run a stream on the left, or type a path above, to see its rows.</p>;
+    return (
+      <p className="empty">
+        Run a stream <span className="only-wide">on the left</span>
+        <span className="only-narrow">of the menu</span>, or type a path above, to see its rows.
+      </p>
+    );
   }
   return (
     <div className="panels" data-count={Math.min(4, store.panels.length)}>

@@ -3,7 +3,7 @@
 import * as React from "react";
 import { memo, useEffect, useRef, useState } from "react";
 import { Chart, drawScheduler } from "./chart";
-import { formatCount, formatTime, formatValue } from "./format";
+import { counted, formatCount, formatTime, formatValue } from "./format";
 import { Icon } from "./Icon";
 import { Menu } from "./Menu";
 import { valueAt } from "./rowBuffer";
@@ -224,17 +224,13 @@ function Status({ panel }: { panel: Panel }): React.ReactElement {
       <span className={`state ${state.replace(" ", "-")}`}>{state}</span>
       <span>{formatCount(channel?.rowsPerSecond ?? 0)} rows/s</span>
       <span>
-        {rows.total.toLocaleString("en")} rows
+        {counted(rows.total, "row")}
         {panel.historyRows ? `, ${panel.historyRows.toLocaleString("en")} from history` : ""}
       </span>
-      {channel ? (
-        <span>
-          {channel.subscribers} {channel.subscribers === 1 ? "subscriber" : "subscribers"}
-        </span>
-      ) : null}
+      {channel ? <span>{counted(channel.subscribers, "subscriber")}</span> : null}
       {channel?.dropped ? <span className="warn">{channel.dropped.toLocaleString("en")} dropped</span> : null}
-      {channel?.errors ? <span className="bad">{channel.errors} errors</span> : null}
-      {rows.outOfOrder ? <span className="warn">{rows.outOfOrder} packets out of order</span> : null}
+      {channel?.errors ? <span className="bad">{counted(channel.errors, "error")}</span> : null}
+      {rows.outOfOrder ? <span className="warn">{counted(rows.outOfOrder, "packet")} out of order</span> : null}
       {channel?.cursor ? (
         <span className="mono" title="cursor of the last row">
           {channel.cursor}

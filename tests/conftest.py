@@ -20,6 +20,7 @@ from blockbuster import BlockBuster
 from aiostream_ds import _loggers
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 from tests import strategies  # noqa: F401  (loads Hypothesis' profile before tests are collected)
+from tests.file_shares import find_files, is_of_another_process
 
 _ITERATIONS = 20  # of the event loop, in which cancelled tasks may end
 
@@ -27,6 +28,11 @@ _ITERATIONS = 20  # of the event loop, in which cancelled tasks may end
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="play more random schedules of exact streams"
+    )
+    parser.addoption(
+        "--split-files",
+        action="store_true",
+        help="with -n N --dist each: each process imports and runs its own files",
     )
 
 
@@ -60,13 +66,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         for word in config.option.markexpr.split(" and ")
         if word.startswith("not ") and "(" not in word
     }
-    if not left_out:
-        return None
     if collection_path.is_dir():
-        files = list(collection_path.rglob("test_*.py"))
+        files = find_files(collection_path)
     else:
         files = [collection_path] if collection_path.match("test_*.py") else []
-    return (bool(files) and all(_markers(file) & left_out for file in files)) or None
+
+    def is_left_out(file: Path) -> bool:
+        return _is_of_another_process(file, config) or bool(_markers(file) & left_out)
+
+    return (bool(files) and all(map(is_left_out, files))) or None
+
+
+def _is_of_another_process(file: Path, config: pytest.Config) -> bool:
+    if not config.option.split_files:
+        return False
+    return is_of_another_process(file, config.rootpath / "tests")
 
 
 @cache
@@ -89,6 +103,12 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("virtual") is not None:
         return {"virtual": VirtualLoop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def keep_own_files(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files that the command line names are imported by each process."""
+    items[:] = [item for item in items if not _is_of_another_process(item.path, config)]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -150,19 +170,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     _blocking_check.switch(item.get_closest_marker("virtual") is not None)
 
 
-@pytest.fixture(autouse=True)
-def logging_is_restored() -> Iterator[None]:
-    """Restore the root logger: `_telemetry.configure` in one test must not change the next."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Restore the root logger: `_telemetry.configure` in one test must not change the next. No
+    fixture: that would take a quarter of a millisecond for each test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    yield
-    for handler in root.handlers[:]:
-        _loggers.remove_handler(handler)
-    _loggers._handlers.clear()
-    _loggers.set_level("NOTSET")
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
+    try:
+        return (yield)
+    finally:
+        for handler in root.handlers[:]:
+            _loggers.remove_handler(handler)
+        _loggers._handlers.clear()
+        _loggers.set_level("NOTSET")
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
 
 
 @pytest.fixture
@@ -175,6 +198,14 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     for _ in range(_ITERATIONS):
         left = asyncio.all_tasks(loop) - before
         if not left:
-            return
+            return _forget_timers(loop)
         loop.run_until_complete(asyncio.sleep(0))
     pytest.fail(f"the test left {len(left)} tasks: " + "\n".join(map(repr, left)))
+
+
+def _forget_timers(loop: asyncio.AbstractEventLoop) -> None:
+    """In the fast loop the tests of a module share an event loop: it is left as a new one is."""
+    for timer in tuple(getattr(loop, "_scheduled", ())):
+        timer.cancel()
+    loop.set_exception_handler(None)
+    loop.set_task_factory(None)

@@ -1,6 +1,7 @@
 """Hypothesis strategies and profiles, and the equality of frames.
 
-The profile is chosen by HYPOTHESIS_PROFILE: fast (the default), ci or deep.
+The profile is chosen by HYPOTHESIS_PROFILE: fast (of `scripts/test --fast`), local (the default),
+ci or deep.
 """
 
 import os
@@ -31,7 +32,7 @@ from aiostream_ds._frames.config import (
 )
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 
-for _name, _examples in (("fast", 25), ("ci", 200), ("deep", 5_000)):
+for _name, _examples in (("fast", 10), ("local", 25), ("ci", 200), ("deep", 5_000)):
     settings.register_profile(
         _name,
         max_examples=_examples,
@@ -39,7 +40,7 @@ for _name, _examples in (("fast", 25), ("ci", 200), ("deep", 5_000)):
         print_blob=True,
         suppress_health_check=[HealthCheck.too_slow],
     )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "local"))
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 SPECIAL_FLOATS = st.sampled_from([float("nan"), float("inf"), float("-inf"), -0.0])

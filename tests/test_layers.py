@@ -8,6 +8,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
+pytestmark = pytest.mark.slow  # reads all code; `scripts/lint` runs it, too
+
 PACKAGE = Path(__file__).parents[1] / "src" / "aiostream_ds"
 
 # From the base layer up. A package imports itself and lower layers; packages of one layer do not

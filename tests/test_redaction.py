@@ -412,6 +412,7 @@ def test_what_a_process_without_a_host_prints_does_not_show_a_secret(monkeypatch
     assert printed.getvalue().count("ValueError: ***") == 2
 
 
+@pytest.mark.slow
 def test_the_consoles_last_error_does_not_show_a_part_of_a_secret():
     kept, errors = Secret("hunter22"), []
     buffer = LogBuffer(lambda line, path, error: errors.append(error))

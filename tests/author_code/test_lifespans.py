@@ -165,6 +165,7 @@ async def test_a_data_source_with_a_viewer_is_in_use():
         assert Slow.alive == set()
 
 
+@pytest.mark.slow
 async def test_a_data_source_whose_resource_streams_is_in_use():
     async with serve_in_memory(Slow, settings={"mode": "read"}) as grafana:
         async with resource_call(grafana, "parts") as call:

@@ -198,6 +198,7 @@ async def test_an_exhausted_limit_is_logged_and_counted_once_until_it_is_over(pa
     await stage.registry.aclose()
 
 
+@pytest.mark.slow
 async def test_many_stalled_subscriptions_hold_little_more_than_the_limit(parts):
     limit = 64 * STEP_BYTES
     stage = Stage(parts, limit, 1 << 30)

@@ -573,6 +573,7 @@ async def test_a_stream_whose_task_somebody_else_cancels_ends_with_an_error(part
     assert registry.running == 0
 
 
+@pytest.mark.slow
 async def test_aclose_ends_a_thousand_streams_and_leaves_no_task(parts):
     registry, ended = parts.registry.ChannelRegistry(), []
 

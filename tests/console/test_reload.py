@@ -146,6 +146,7 @@ async def test_a_grafana_hosts_call_stays_open_and_loses_no_row(
     assert seen == [*range(seen[0], written)]
 
 
+@pytest.mark.slow
 async def test_a_cancelled_reloader_ends_at_once(tmp_path):
     # watchfiles waits for changes in a thread, for five seconds at a time
     file = tmp_path / "source.py"

@@ -166,6 +166,7 @@ def test_a_forgotten_series_comes_back(clock):
     ]
 
 
+@pytest.mark.slow
 def test_pods_that_come_and_go_are_never_dropped(clock):
     counters = Counters()
     made = encoder(counters, series=10, columns=20, forget=60)
@@ -218,6 +219,7 @@ def test_live_series_replace_those_of_a_history_that_a_thread_has_encoded(clock)
 # -- many fields of one name -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fields_of_one_name_are_renamed_in_linear_time():
     def steps(count):
         labels = [{"host": str(n)} for n in range(count)]

@@ -155,6 +155,7 @@ async def test_a_lagging_server_is_asked_again(grafana):
     assert len(drawn(panel)) == 2
 
 
+@pytest.mark.asyncio(loop_scope="function")  # at large times 80 steps of 0.1 s are not 8 s
 async def test_another_epoch_reloads_at_once_then_two_and_four_seconds_apart(grafana):
     async with background_tasks() as tasks:
         panel = await opened(grafana, tasks)

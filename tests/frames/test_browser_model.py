@@ -33,7 +33,9 @@ from aiostream_ds._telemetry import Counters
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 from tests.frames.browser_model import UNDEFINED, Tab
 
-_EXAMPLES = {"fast": 25, "ci": 400, "deep": 10_000}[os.environ.get("HYPOTHESIS_PROFILE", "fast")]
+_EXAMPLES = {"fast": 10, "local": 25, "ci": 400, "deep": 10_000}[
+    os.environ.get("HYPOTHESIS_PROFILE", "local")
+]
 KEY = ChannelKey("instance", "path")
 MS = 1_700_000_000_000
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -154,6 +154,7 @@ def test_columns_with_missing_values_take_the_fast_path_only_if_they_may_have_so
     assert CommonCaseWriter([kind]).row((None,)) is None
 
 
+@pytest.mark.slow
 def test_all_rows_that_miss_values_have_one_function(monkeypatch):
     made = set()
     make = common_columns.row_function

@@ -110,6 +110,7 @@ def test_a_column_without_values_for_longer_than_a_bucket_has_none_there():
     assert [row for row in found if row[1] is None]
 
 
+@pytest.mark.slow
 def test_the_same_rows_stay_when_the_range_moves_by_a_row():
     rows = [(n * 1000, (n * 7919) % 1009 / 7) for n in range(40_000)]
     first = thinned(rows[:30_000], 1000, span=30_000_000, page=20_000)
@@ -129,6 +130,7 @@ def test_rows_out_of_order_and_without_a_time_are_kept_in_their_order():
     assert is_subsequence(found, rows) and len(found) <= 300
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_range():
     thinner = Thinner(100, 10**9)
     for page in range(50, 0, -1):

@@ -84,6 +84,7 @@ async def test_viewers_and_followers_share_one_run():
         assert [row["doubled"] for row in rows] == [first + 2 * n for n in range(20)]
 
 
+@pytest.mark.slow
 async def test_the_run_ends_when_the_last_follower_has_left():
     async with serve_in_memory(Ticks) as grafana:
         source = await grafana.data_source(Ticks)
@@ -340,6 +341,7 @@ async def test_the_status_of_a_stream_that_is_not_followed_any_more_is_gone():
         assert (await grafana.metrics())[degraded] == 0
 
 
+@pytest.mark.slow
 async def test_many_ways_from_one_stream_to_another_are_searched_once():
     class Layers(DataSource):
         @stream("layer/{n:int}/{side}")

@@ -350,6 +350,7 @@ async def test_a_range_that_takes_too_long_is_read_in_part(monkeypatch, bound):
     ],
     ids=["no range", "no range and no limit", "no start"],
 )
+@pytest.mark.slow
 async def test_a_hook_that_ignores_its_range_is_not_asked_for_ever(monkeypatch, read):
     monkeypatch.setattr(range_reading, "PAGE_ROWS", 500)
     table, asked = Table([n * 1000 for n in range(5_000)]), []

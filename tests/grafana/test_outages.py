@@ -105,6 +105,7 @@ async def test_a_long_gap_is_filled_page_by_page(monkeypatch):
         assert (await grafana.metrics())["aiostream_ds_rows_filled_total"] == 175
 
 
+@pytest.mark.slow
 async def test_a_long_gap_loses_no_row_of_a_stock_viewer_that_keeps_up():
     kind = source(Rows(1), Missed(30_000), Disconnect(), Rows(1))
     async with serve_in_memory(kind) as grafana:

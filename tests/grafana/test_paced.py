@@ -102,6 +102,7 @@ async def test_a_batch_as_large_as_the_buffer_is_sent_early():
     assert 7 <= packets <= 12
 
 
+@pytest.mark.slow
 async def test_only_the_latest_frame_is_sent_and_the_others_are_counted_as_dropped():
     packets, numbers, metrics = await seen("pictures", 12)
     assert 19 <= packets <= 22 and len(numbers) == packets

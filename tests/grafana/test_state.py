@@ -66,6 +66,7 @@ async def test_a_broadcast_in_the_state_is_not_closed_with_the_instance():
         assert (await viewer.next())["n"] == 1
 
 
+@pytest.mark.slow
 async def test_an_instance_that_was_replaced_is_freed_at_once():
     async with serve_in_memory(Counting) as grafana:
         former = weakref.ref(await grafana.data_source(Counting))
@@ -90,6 +91,7 @@ async def test_another_data_source_and_another_organization_have_other_states():
         assert len({id(instance.source.state) for instance in instances}) == 4
 
 
+@pytest.mark.slow
 async def test_the_state_is_dropped_with_an_instance_that_is_not_used():
     async with serve_in_memory(Counting) as grafana:
         await grafana.health()

@@ -105,6 +105,7 @@ def texts(viewer):
     return [row["text"] for row in viewer.rows]
 
 
+@pytest.mark.slow
 async def test_fifty_channels_share_one_connection_and_each_gets_its_own(broker):
     kind = source(broker)
     async with serve_in_memory(kind) as grafana:
@@ -208,6 +209,7 @@ async def test_an_upstream_that_never_waits_lets_its_followers_run(broker):
             assert topics.statistics().messages < 400
 
 
+@pytest.mark.slow
 async def test_a_slow_follower_loses_only_its_own_messages_and_they_are_counted(broker):
     kind = source(broker, slow=("slow",), buffer=Buffer(rows=10))
     async with serve_in_memory(kind) as grafana:

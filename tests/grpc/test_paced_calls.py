@@ -76,6 +76,7 @@ async def test_another_call_is_answered_while_they_begin(tmp_path):
         await end(tasks)
 
 
+@pytest.mark.slow
 async def test_a_call_that_is_reset_while_it_waits_never_begins(tmp_path):
     async with serving(tmp_path) as (host, runs):
         tasks = await sent_at_once(host)
@@ -106,6 +107,7 @@ async def test_calls_that_are_reset_at_once_do_not_make_more_calls_begin_in_an_i
     await host.leave()
 
 
+@pytest.mark.slow
 async def test_calls_that_wait_when_the_server_closes_get_their_status(tmp_path):
     async with serving(tmp_path) as (host, runs):
         tasks = await sent_at_once(host)

@@ -482,6 +482,7 @@ async def packets_of(host):
         return [packet.data async for packet in stream]
 
 
+@pytest.mark.slow
 async def test_packets_arrive_in_order_and_the_schema_precedes_its_packets(tmp_path):
     packets = [Packet(SCHEMA, b'{"values":[[%d]]}' % n, 1) for n in range(5000)]
     subscription = FakeSubscription(

@@ -392,6 +392,7 @@ async def test_a_call_that_goes_on_without_a_task_is_not_ended_by_an_eager_one()
 
 
 @pytest.mark.parametrize("is_attended", [True, False])
+@pytest.mark.slow
 async def test_a_write_that_fails_without_a_task_leaves_no_reference_cycle(is_attended):
     subscription = FakeSubscription()
     host = MemoryHost(lambda _, call: send_packets(call, subscription))

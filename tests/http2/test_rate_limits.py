@@ -93,6 +93,7 @@ async def test_streams_that_are_opened_and_reset_at_once_are_limited(clock, capl
     await host.leave()
 
 
+@pytest.mark.slow
 async def test_nothing_is_processed_after_the_limit_in_one_read(clock, caplog, monkeypatch):
     monkeypatch.setattr(rate_limits, "RESET_LIMIT", 50)
     host = await connected_host(clock)
@@ -228,6 +229,7 @@ async def test_continuation_frames_are_limited(clock, caplog):
     assert_closed(host, caplog)
 
 
+@pytest.mark.slow
 async def test_long_headers_may_come_in_continuation_frames(clock, caplog):
     host = await connected_host(clock)
     number = host.request(path="/none", headers=[("x-long", "x" * 30_000)])

@@ -81,6 +81,7 @@ async def test_operators_of_operators_are_closed_together():
     assert source.closed == 1
 
 
+@pytest.mark.slow
 async def test_an_operator_that_nothing_refers_to_ends():
     source = Source(*[(1, n) for n in range(99)])
     rows = merge(source())

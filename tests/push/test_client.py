@@ -612,6 +612,11 @@ def test_a_bad_option_is_an_error_that_names_it(options, text):
     with pytest.raises(ValueError) as error:
         Push(path="a", **options)
     assert text in str(error.value)
+
+
+def test_what_is_left_of_a_refused_option_is_freed_without_an_error():
+    with pytest.raises(ValueError):
+        Push(path="a", batch_rows=0)
     gc.collect()
 
 

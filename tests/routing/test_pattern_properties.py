@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from aiostream_ds._paths import Pattern
 
-EXAMPLES = {"fast": 25, "ci": 200, "deep": 5_000}[os.environ.get("HYPOTHESIS_PROFILE", "fast")]
+EXAMPLES = {"fast": 10, "local": 25, "ci": 200, "deep": 5_000}[
+    os.environ.get("HYPOTHESIS_PROFILE", "local")
+]
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, print_blob=True)
 
 # Every kind has paths of these segments: "140" is a number and the base64 of a letter.

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 NOT_IN_CI = {"grafana", "helm"}  # whole programs that CI does not install
 
@@ -19,6 +21,7 @@ def listed(path: str) -> set[str]:
     return set(found[1].split(","))
 
 
+@pytest.mark.slow
 def test_ci_requires_what_the_tests_name():
     found = named_in_tests()
     assert {"go", "cc", "browser"} <= found

@@ -96,6 +96,7 @@ async def test_a_pem_text_may_have_lost_its_line_breaks(tmp_path):
             assert await greeting(port, settings) == b"hello"
 
 
+@pytest.mark.slow
 async def test_a_wrong_ca_an_expired_certificate_and_another_name_are_named(tmp_path):
     async with listening(server_context(CERTIFICATES.server, "", tmp_path)) as port:
         wrong = TlsSettings(ca_certificate=CERTIFICATES.other_ca)

@@ -429,6 +429,7 @@ async def test_a_csv_header_that_is_too_long_is_an_error(tmp_path):
                 await rows.next()
 
 
+@pytest.mark.slow
 async def test_a_file_of_only_bad_lines_has_an_epoch(tmp_path):
     (tmp_path / "a.ndjson").write_text("no row of it\n" * 6_000)
     async with opened(tmp_path) as source:

@@ -123,6 +123,7 @@ def test_an_event_above_the_limit_is_known_but_not_kept():
     ]
 
 
+@pytest.mark.slow
 def test_what_is_too_long_takes_no_memory():
     parser = SseParser(1_000)
     for _ in range(1_000):

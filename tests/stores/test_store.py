@@ -228,6 +228,7 @@ async def test_a_follower_gets_old_rows_and_then_each_row_that_is_stored(store):
     assert numbers(follower.result()) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 async def test_a_slow_follower_reads_from_the_store_what_it_has_missed(store):
     epoch = (await store.newest("a")).epoch
     async with aclosing(store.follow("a", Cursor(epoch, 0))) as items:

@@ -98,6 +98,7 @@ async def test_no_cursor_is_used_again_after_everything_was_removed(tmp_path, cl
             assert (await store.newest("a")).value == start + 10
 
 
+@pytest.mark.slow
 async def test_the_bytes_of_a_channel_are_bounded(tmp_path):
     async with SqliteStore(tmp_path, retention=Retention(bytes=100_000)) as store:
         for start in range(100):
@@ -116,6 +117,7 @@ async def test_the_newest_rows_are_kept_however_large_they_are(tmp_path):
             assert await kept(store) == [start]
 
 
+@pytest.mark.slow
 async def test_of_all_channels_the_largest_one_loses_rows_first(tmp_path):
     async with SqliteStore(tmp_path, retention=Retention(total_bytes=200_000)) as store:
         await store.append("quiet", rows(3, size=1_000))
@@ -245,6 +247,7 @@ async def test_keys_count_as_bytes_and_are_forgotten_with_their_rows(tmp_path, b
         assert 300 < count < 2_000
 
 
+@pytest.mark.slow
 async def test_keys_of_removed_rows_are_known_as_long_as_there_is_space(tmp_path):
     async with SqliteStore(tmp_path, retention=Retention(rows=5, bytes=20_000)) as store:
         for n in range(200):

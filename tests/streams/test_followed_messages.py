@@ -56,6 +56,7 @@ async def test_a_timeout_around_anext_loses_no_message_also_while_it_subscribes(
         await messages.aclose()
 
 
+@pytest.mark.slow
 async def test_the_subscription_ends_when_nothing_refers_to_it():
     async with connected() as upstream:
 

@@ -171,6 +171,7 @@ async def test_block_pauses_the_author_of_a_stream_with_an_order(parts):
     assert sum((rows for _, rows in got), []) == list(range(1000))
 
 
+@pytest.mark.slow
 async def test_an_author_who_never_waits_loses_no_held_rows(parts):
     async def generator():
         for time in range(0, 20_000, 2):
@@ -183,6 +184,7 @@ async def test_an_author_who_never_waits_loses_no_held_rows(parts):
     assert stage.subscription.statistics().dropped_rows == 0
 
 
+@pytest.mark.slow
 async def test_the_size_of_a_batch_is_measured_by_yields_not_by_rows(parts):
     sizes = []
 

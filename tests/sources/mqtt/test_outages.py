@@ -214,6 +214,7 @@ def test_a_message_of_qos_2_is_the_same_until_it_is_released():
     assert messages.count == 1
 
 
+@pytest.mark.slow
 def test_what_is_remembered_is_bounded():
     messages = RepeatedMessages()
     for number in range(1, 50_000):

@@ -642,6 +642,7 @@ def test_a_body_that_expands_without_end_takes_no_more_memory_than_the_limit():
 # -- limits and noise ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_more_rows_than_the_limit_are_refused_as_a_whole():
     body = b"[" + b'{"v":1},' * PUSH_ROWS + b'{"v":1}]'
     status, message = refusal(body)

@@ -349,6 +349,7 @@ async def statuses(grafana: Grafana, paths: list[str], body: Any) -> list[int]:
     return sorted(found)
 
 
+@pytest.mark.slow
 async def test_pushes_at_the_same_time_make_no_more_channels_than_the_limit():
     async with serve_in_memory(Pushed, settings={"maxChannels": 2}) as grafana:
         paths = [f"p{n // 2}" for n in range(50)]
@@ -386,6 +387,7 @@ async def test_a_path_whose_push_was_cancelled_while_it_was_stored_is_a_channel(
 
 
 @pytest.mark.parametrize("count", [10, 2_000])  # in the event loop, and in a thread
+@pytest.mark.slow
 async def test_pushes_at_the_same_time_do_not_exceed_the_rates(count):
     body = [{"v": n, "text": "x" * 10} for n in range(count)]
     for settings in ({"rowsPerSecond": 1}, {"bytesPerSecond": 1}):
@@ -448,6 +450,7 @@ async def test_a_push_to_a_directory_that_cannot_be_used_may_be_repeated(tmp_pat
         assert (await post(grafana, "a", {"v": 1})).status == 200
 
 
+@pytest.mark.slow
 async def test_who_has_pushed_what_is_in_the_audit_log_at_a_bounded_rate(caplog):
     caplog.set_level(logging.INFO, "aiostream_ds.audit")
     async with serve_in_memory(Pushed) as grafana:

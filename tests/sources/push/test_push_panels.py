@@ -168,6 +168,7 @@ async def test_rows_of_wrong_clocks_do_not_hide_others():
         assert column(frame, "v") == [0, 3] and cursor(frame)["last"] == 5
 
 
+@pytest.mark.slow
 async def test_the_retention_of_the_settings_removes_old_rows(tmp_path: Path):
     settings = {"directory": str(tmp_path), "keepRows": 1_000}
     async with serve_in_memory(Pushed, settings=settings) as grafana:
@@ -178,6 +179,7 @@ async def test_the_retention_of_the_settings_removes_old_rows(tmp_path: Path):
         assert missed["data"]["values"][-1][-1] == 4_999 and missed["first"] >= 3_500
 
 
+@pytest.mark.slow
 async def test_other_bounds_of_rows_in_memory_are_used_at_once():
     async with serve_in_memory(Pushed) as grafana:
         for start in range(0, 5_000, 500):

@@ -24,7 +24,7 @@ _LONGEST_RETRY = 0.5
 _JOIN_RATE = 5_000  # channels that a node joins or takes in a second
 
 _DOUBTS = 2  # questions to an owner that is silent, at once
-_LASTING_DOUBTS = 5  # each so many checks in silence it is asked again: questions may get lost
+_CHECKS_UNTIL_ASKED = 5  # each so many checks in silence it is asked again: questions may get lost
 
 _Result = TypeVar("_Result")
 _Args = TypeVarTuple("_Args")
@@ -219,7 +219,7 @@ class Participation:
         if self.follower.request is not None or owner not in self.node.alive:
             return
         self._silent_checks += 1
-        if self._doubts or self._silent_checks % _LASTING_DOUBTS == 0:
+        if self._doubts or self._silent_checks % _CHECKS_UNTIL_ASKED == 0:
             self._doubts = max(self._doubts - 1, 0)
             await self.ask(self.engine.send, doubts_of(owner), self.name.encode())
 

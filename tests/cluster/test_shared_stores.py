@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from aiostream_ds._cluster.message_cipher import Cipher
-from aiostream_ds._store_replication import store_chain
+from aiostream_ds._store_replication import store_chain, store_filling
 from aiostream_ds.sources.push import Pushed
 from aiostream_ds.stores import Retention
 from aiostream_ds.testing import Grafana, serve_in_memory
@@ -404,3 +404,42 @@ async def test_a_large_body_is_several_entries(tmp_path):
         assert [n for _, n in await agree(found.all, 15_000)] == list(range(15_000))
         (log,) = (each.log for name, each in engine.channels.items() if "rows" in name)
         assert len(log) > 2
+
+
+async def test_a_new_server_is_filled_also_if_many_batches_without_a_key_were_in_an_entry(
+    tmp_path, monkeypatch
+):
+    """The ids of all are more than a message of the engine may have."""
+    monkeypatch.setattr(store_filling, "_BYTES", 15_000)
+    async with servers(tmp_path, 1, ModelServer(entries=5, largest=20_000)) as found:
+        store = (await found.open[0].data_source(Pushed))._store
+        for start in range(0, 2_000, 100):
+            async with anyio.create_task_group() as group:
+                for number in range(start, start + 100):
+                    row = {"time": TIME + number, "n": number}
+                    group.start_soon(store.append, "a", [row])
+        await found.start(1)
+        assert len(await agree(found.all, 2_000)) == 2_000
+        await push(found.open[1], "a", 2_000)
+        await agree(found.all, 2_001)
+
+
+async def test_a_store_that_was_filled_does_not_take_the_beginning_of_another_history_for_its_own(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store_chain, "LINKS", 3)
+    async with servers(tmp_path, 1, ModelServer(entries=2)) as found:
+        for number in range(6):
+            await push(found.open[0], "a", number)
+        await found.start(1)
+        rows = await agree(found.all, 6)
+        for place in (0, 1):
+            await found.stop(place)
+        found.engine = ModelServer()
+        await found.start(2)
+        await push(found.open[2], "a", 10)
+        await found.start(1)
+        with anyio.fail_after(10):
+            while "are not those of the other servers" not in (await found.open[1].health())[1]:
+                await anyio.sleep(0.05)
+        assert (await stored(found.open[1]))[0] == rows

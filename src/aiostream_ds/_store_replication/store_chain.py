@@ -170,7 +170,7 @@ class StoreChain:
         self.tag, self.id, self.epoch = tag, id, epoch
         self.links = OrderedDict((link.tag, link) for link in links[-LINKS:])
         self._start = None
-        self.number += LINKS
+        self.number += LINKS + 1  # more than it remembers: there may be older ones
 
     def stored_links(self) -> dict[str, bytes | None]:
         """All entries, as they have to be stored after `adopt`."""

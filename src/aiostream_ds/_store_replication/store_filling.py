@@ -54,7 +54,8 @@ class _Question(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True):
-    """`common`: the newest one of the entries that both stores have; None: none is known."""
+    """`links`: of the newest entries, as many as fit in a message. `common`: the newest one of the
+    entries that both stores have; None: none is known."""
 
     tag: bytes
     epoch: str
@@ -248,7 +249,7 @@ class StoreFiller:
     def _state(self, tags: Sequence[bytes]) -> _State:
         chain, lasts = self._replica.chain, self._replica.lasts
         common = next((tag for tag in reversed(tags) if chain.knows(tag)), None)
-        links = list(chain.links.values())
+        links = _newest(list(chain.links.values()))
         return _State(chain.tag, chain.epoch, chain.id, links, dict(lasts), common)
 
     async def _rows(self, question: _Question) -> _Rows:
@@ -259,6 +260,19 @@ class StoreFiller:
         while len(pieces) > 1 and sum(len(piece.data) for piece in pieces) > _BYTES:
             pieces.pop()
         return _Rows(first, pieces, oldest)
+
+
+def _newest(links: Sequence[StoreLink]) -> list[StoreLink]:
+    """The newest of these that fit in a message, oldest first: of an entry with many batches a link
+    is long. A store with fewer of them is filled again more often, after losses of the engine."""
+    found: list[StoreLink] = []
+    size = 0
+    for link in reversed(links):
+        size += len(_encode(link))
+        if size > _BYTES:
+            break
+        found.append(link)
+    return found[::-1]
 
 
 def other_history(store: SqliteStore) -> StoreError:

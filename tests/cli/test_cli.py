@@ -293,6 +293,10 @@ class Example(DataSource):
     async def cells(self):
         yield {"text": "\\x1b[31mred\\n", "json": {"a": [None]}, "small": 1e-9, "none": None}
 
+    @stream("large")
+    async def large(self):
+        yield {"text": 5_000_000 * "x"}
+
     @stream("blocks")
     async def blocks(self):
         yield {"n": 1}
@@ -316,6 +320,12 @@ def test_a_row_cannot_control_the_terminal_and_the_end_is_reported(capsys, examp
     cells = captured.out.splitlines()[1].split()
     assert cells[1:] == ["\\x1b[31mred\\n", '{"a":[null]}', "1e-09", "-"]
     assert "the stream 'cells' has ended" in captured.err
+
+
+def test_a_large_text_does_not_fill_the_terminal(capsys, example):
+    assert main(["tail", example, "large"]) == 0
+    out = capsys.readouterr().out
+    assert "x… (5,000,000 characters)" in out and len(out) < 2_000
 
 
 @pytest.mark.slow

@@ -28,6 +28,10 @@ __all__ = ["SchemaInference"]
 
 log = get_logger(__name__)
 
+_MIXED_TYPES = (
+    "give the column values of one type, or set SchemaPolicy(conflict=…), which may drop others or"
+    " make texts of them"
+)
 _ONLY_TIME = frozenset({TIME})  # one object for all channels
 _UNKNOWN = RowColumn(None)
 _ONLY_NONE = {type(None)}
@@ -206,7 +210,12 @@ class SchemaInference:
                     )
                     return self.read([rows[index] for index in kept]) if kept else None
             conflict = "fail" if name in self._common and name != TIME else self._policy.conflict
-            kind, table[name], mismatched = widen(name, column.type, values, conflict)
+            try:
+                kind, table[name], mismatched = widen(name, column.type, values, conflict)
+            except TypeError as error:
+                if name in self._common:
+                    raise
+                raise TypeError(f"{error}; {_MIXED_TYPES}") from None
             dropped["conflict"] += mismatched
             if mismatched:
                 self._warn(

@@ -89,8 +89,7 @@ class _Watch:
         self._logged[line] = now
         log.warning(
             "the event loop is blocked for more than %.1f s, and every stream of the "
-            "plugin waits; use await, or run the code in a thread "
-            "(anyio.to_thread.run_sync)",
+            "plugin waits; use await, or write the method as a `def`, which runs in a thread",
             BLOCKED_AFTER,
             extra={"stack": "".join(traceback.format_stack(innermost)[-6:])},
         )

@@ -30,6 +30,8 @@ DRAW_INTERVAL = 0.1
 """Seconds between two drawings."""
 
 _TIME_WIDTH = len("2026-01-31T23:59:59.999")
+_CELL_LIMIT = 500
+"""Characters of a cell; --json prints all."""
 
 Refusal = Callable[[str], str]
 """Returns the permanent error of a path's stream, or ""."""
@@ -162,5 +164,7 @@ def _cell(field: Field, value: Any) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text with control characters escaped: a row must not control the terminal."""
+    """Text with control characters escaped: a row must not control the terminal, nor fill it."""
+    if len(text) > _CELL_LIMIT:
+        text = f"{text[:_CELL_LIMIT]}… ({len(text):,} characters)"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

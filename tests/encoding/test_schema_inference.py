@@ -70,7 +70,9 @@ def test_the_cursor_does_not_count_against_the_limit():
 def test_a_batch_that_fails_counts_nothing():
     counters = Counters()
     encoder = RowEncoder(None, SchemaPolicy(columns=1), counters)
-    with pytest.raises(TypeError, match="'a': expected int64, got 'x' .*; give the column values of one type"):
+    with pytest.raises(
+        TypeError, match=r"'a': expected int64, got 'x' .*; give the column values of one type"
+    ):
         encoder.encode([{"a": 1, "b": 1}, {"a": "x"}])
     assert counters.dropped == {} and encoder.schema is None
 

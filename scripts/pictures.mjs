@@ -68,19 +68,13 @@ writeFileSync(join(frames, "list"), list.join(" "));
 // -- the screenshots ----------------------------------------------------------------------------
 
 const size = { viewport: { width: 1100, height: 640 } };
-for (const scheme of ["light", "dark"]) {
-  const still = await open(host, { ...size, colorScheme: scheme });
-  for (const path of ["memory", "net/bG8", "disk/dmRh"].slice(0, 2)) {
-    await still.fill('[aria-label="Path to follow"]', path);
-    await still.click("form.follow button");
-  }
-  await still.waitForTimeout(6000);
-  await still.screenshot({ path: join(images, `console-${scheme}.png`) });
-  await still.close();
+const still = await open(host, { ...size, colorScheme: "dark" });
+for (const path of ["memory", "net/bG8"]) {
+  await still.fill('[aria-label="Path to follow"]', path);
+  await still.click("form.follow button");
 }
-const phone = await open(host, { viewport: { width: 390, height: 720 }, colorScheme: "light" });
-await phone.waitForTimeout(4000);
-await phone.screenshot({ path: join(images, "console-phone.png") });
+await still.waitForTimeout(6000);
+await still.screenshot({ path: join(images, "console-dark.png") });
 const rows = await open(pushed, { viewport: { width: 1100, height: 750 }, colorScheme: "light" });
 await rows.waitForSelector(".panels > :nth-child(2) canvas");
 await rows.waitForTimeout(2000);

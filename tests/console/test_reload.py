@@ -13,6 +13,9 @@ import anyio
 import pytest
 import websockets
 
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds.cli.target import find_target
+from aiostream_ds.console.hub import open_hub
 from aiostream_ds.console.reload import Reloader
 
 from ..conformance.conftest import go_program, host_binary  # noqa: F401  (fixtures)
@@ -144,6 +147,29 @@ async def test_a_grafana_hosts_call_stays_open_and_loses_no_row(
         stats = await host.call("stats", run="log")
         assert not stats.get("ended"), stats
     assert seen == [*range(seen[0], written)]
+
+
+@pytest.mark.slow
+async def test_what_is_saved_before_the_watch_begins_is_loaded_once(tmp_path):
+    file = tmp_path / "saved_early.py"
+    code = "from aiostream_ds import DataSource\nclass Source(DataSource):\n    pass\n"
+    file.write_text(code)
+    loaded = []
+
+    def load():
+        loaded.append(file.read_text())
+        return Catalog(*find_target(str(file)))
+
+    async with open_hub(load()) as hub:
+        reloader = Reloader(hub, load, file)
+        file.write_text(f"{code}# saved\n")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reloader.run)
+            with anyio.fail_after(20):
+                while len(loaded) < 2 or reloader._is_changed():
+                    await anyio.sleep(0.02)
+            tasks.cancel_scope.cancel()
+    assert loaded == [code, f"{code}# saved\n"]
 
 
 @pytest.mark.slow

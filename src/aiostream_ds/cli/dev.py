@@ -156,15 +156,17 @@ async def _serve_console(
     ) as hub:
 
         async def ready(address: str) -> None:
+            reloader = None
+            if parsed.file is not None and not parsed.no_reload:
+                file = file_of(parsed.file)
+                reloader = Reloader(hub, lambda: Catalog(*find_target(parsed.file)), file)
             _print_attached(parsed, directory)
             print(f"Console   {listener.url}")
             if hub.takes_pushes:
                 print(f"Push      {_curl_line(listener)}")
             print(f"Plugin    {title} on {address}; Ctrl-C stops it", flush=True)
             async with anyio.create_task_group() as tasks:
-                if parsed.file is not None and not parsed.no_reload:
-                    file = file_of(parsed.file)
-                    reloader = Reloader(hub, lambda: Catalog(*find_target(parsed.file)), file)
+                if reloader is not None:
                     tasks.start_soon(reloader.run)
                 if not parsed.no_browser and has_display():
                     tasks.start_soon(open_browser, listener.url)

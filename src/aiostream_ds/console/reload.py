@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -31,17 +31,23 @@ log = get_logger(__name__)
 DEBOUNCE_MS = 50
 """Milliseconds without another change before a reload: editors save in several steps."""
 
+_COMPARED_MS = 1_000
+"""Milliseconds between two comparisons of the files with those that were loaded. The operating
+system reports only what is saved after it has begun to watch."""
+
 
 class Reloader:
     """Watches the author's file and the modules it imports, and reloads them.
 
-    `load` imports the file and returns its catalog; it raises what the author's code raises.
+    `load` imports the file and returns its catalog; it raises what the author's code raises. What
+    is saved from now on is loaded, also before `run`.
     """
 
     def __init__(self, hub: Hub, load: Callable[[], Catalog], file: Path) -> None:
         self._hub = hub
         self._load = load
         self._file = file.resolve()
+        self._loaded = self._versions()
 
     async def run(self) -> None:
         """Watch and reload until cancelled."""
@@ -60,7 +66,11 @@ class Reloader:
                 watch_filter=_is_python,
                 step=DEBOUNCE_MS,
                 stop_event=stop,  # its thread looks at this, but not at a cancellation
+                rust_timeout=_COMPARED_MS,
+                yield_on_timeout=True,
             ):
+                if not changes and not self._is_changed():
+                    continue
                 log.debug("changed: %s", sorted(path for _, path in changes))
                 await self.reload()
                 if not folders >= self._folders():
@@ -69,6 +79,7 @@ class Reloader:
     async def reload(self) -> bool:
         """Load the code again and replace the old. Return whether that succeeded."""
         start = time.perf_counter()
+        versions = self._versions()  # before the load: what is saved meanwhile differs
         try:
             catalog = await anyio.to_thread.run_sync(self._load_again)
         except BaseException as error:
@@ -78,6 +89,8 @@ class Reloader:
             log.error("cannot load the saved code; the old code keeps running\n%s", text.rstrip())
             await self._hub.report_reload(time.perf_counter() - start, text)
             return False
+        finally:
+            self._loaded = self._versions() | versions
         await self._hub.plugin.replace_code(catalog)
         seconds = time.perf_counter() - start
         log.info("reloaded in %.2f s", seconds)
@@ -98,6 +111,21 @@ class Reloader:
             for name, module in tuple(sys.modules.items())
             if name != "__main__" and _is_below(_file_of(module), folder)
         }
+
+    def _versions(self) -> dict[Path, tuple[int, int]]:
+        """Time and size of the author's files that exist."""
+        found = {}
+        for path in {self._file, *map(_file_of, self._modules().values())}:
+            with suppress(OSError):
+                stat = path.stat()
+                found[path] = stat.st_mtime_ns, stat.st_size
+        return found
+
+    def _is_changed(self) -> bool:
+        """Whether a file is another one than that which was loaded."""
+        versions = self._versions()
+        self._loaded = versions | self._loaded  # with modules that were imported since then
+        return any(self._loaded[path] != version for path, version in versions.items())
 
     def _folders(self) -> set[Path]:
         return {self._file.parent, *(_file_of(m).parent for m in self._modules().values())}

@@ -1,14 +1,16 @@
 """How yields become packets, and how the author's generator is read and closed."""
 
 import asyncio
+import sys
 
 import anyio
 import orjson
 import pytest
 
 from aiostream_ds._channels.observer import ChannelKey
-from aiostream_ds._channels.policy import BROWSER_QUEUE, Buffer, Policy
+from aiostream_ds._channels.policy import BROWSER_QUEUE, HIGH_WATER_ITERATIONS, Buffer, Policy
 from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._streams.producer import pause_generator
 from tests.channels.parts import REAL, SCHEMA, Parts, encode, packet, rows_of
 
 pytestmark = pytest.mark.virtual
@@ -441,3 +443,29 @@ async def test_a_row_that_old_versions_of_grafana_cannot_queue_is_logged_once(pa
     assert len(got) == 3 and error is None
     (line,) = [each.getMessage() for each in caplog.records]
     assert line.startswith("a row has 1048582 bytes as JSON: Grafana 9.4 disconnects")
+
+
+async def test_after_a_block_other_calls_get_several_iterations_of_the_event_loop(parts):
+    registry, loop = parts.registry.ChannelRegistry(), asyncio.get_running_loop()
+    iterations, found = 0, []
+
+    def count():
+        nonlocal iterations
+        iterations += 1
+        loop.call_soon(count)
+
+    async def generator():
+        count()
+        for number in range(3):
+            if number == 1:
+                pause_generator(sys._getframe())  # what the watchdog does for code that blocks
+            before = iterations
+            yield number
+            found.append(iterations - before)
+        await asyncio.Event().wait()
+
+    registry.join(KEY, parts.stream(generator))
+    while len(found) < 3:
+        await asyncio.sleep(0)
+    await registry.aclose()
+    assert found[0] == 0 and found[1] >= HIGH_WATER_ITERATIONS and found[2] == 0

@@ -377,11 +377,11 @@ class _Producer:
         channel = self._channel
         self._is_pausing = True
         if self._limit:
+            is_blocking = self._limit == _BLOCKS  # before `flush`, which sets the limit
             if channel.has_queued:  # perhaps by a join just now: then nobody had time to receive it
                 await asyncio.sleep(0)
             self.flush()
             await asyncio.sleep(0)  # other tasks run, and a subscriber that keeps up receives
-            is_blocking = self._limit == _BLOCKS
             for _ in range(HIGH_WATER_ITERATIONS):
                 if not (is_blocking or channel.above_high_water):
                     break

@@ -84,9 +84,13 @@ class NodeLeases:
 
     async def nodes(self) -> Mapping[str, float]:
         """The nodes with a lease in one partition, and its age in seconds. Raises EngineError."""
-        found = await self._calls.run(self._scripts.nodes, (self._partitions[0].leases,))
-        pairs = zip(found[::2], found[1::2], strict=True)
-        return {node.decode(): age / 1000 for node, age in pairs}
+        now, leases = await self._calls.run(self._scripts.nodes, (self._partitions[0].leases,))
+        found: dict[str, float] = {}
+        for node, lease in zip(leases[::2], leases[1::2], strict=True):
+            start, duration = map(int, lease.split())
+            if abs(now - start) < duration:
+                found[node.decode()] = (now - start) / 1000
+        return found
 
     async def end(self, node: str, age: float) -> None:
         """End a lease in each partition that has it, unless it was renewed there less than `age`

@@ -139,6 +139,8 @@ class FrozenMeta(msgspec.StructMeta):
             "__doc__": kind.__doc__,
             "__annotations__": {each: fields[each].type for each in names},
         }
+        if "__firstlineno__" in vars(kind):  # from Python 3.13 on the source is found by it
+            namespace["__firstlineno__"] = vars(kind)["__firstlineno__"]
         for each in vars(kind):
             is_internal = each.startswith("__") and each != "__post_init__"
             if each not in names and not is_internal:

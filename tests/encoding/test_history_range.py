@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import deque
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -87,7 +88,7 @@ def test_rows_may_be_objects():
 
 
 def test_rows_may_be_records_of_a_database():
-    with sqlite3.connect(":memory:") as database:
+    with closing(sqlite3.connect(":memory:")) as database:
         database.row_factory = sqlite3.Row
         rows = database.execute(f"select {MS} as time, 1 as n union select {MS + 1}, 2").fetchall()
     assert numbers(wanted(limit=1).select(rows)) == [2]

@@ -156,7 +156,7 @@ def test_a_row_without_a_time_is_never_late_and_never_held():
 
 
 @pytest.mark.parametrize(
-    "time", ["12:00", True, 1.5, datetime(2024, 5, 1), math.nan, np.datetime64("NaT")]
+    "time", ["12:00", True, 1.5, datetime(2024, 5, 1), math.nan, np.datetime64("NaT", "ns")]
 )
 def test_a_row_with_an_invalid_time_is_passed_to_the_encoder(time):
     row = {"time": time}

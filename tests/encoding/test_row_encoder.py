@@ -2,6 +2,7 @@
 
 import enum
 import time
+import warnings
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any, Literal, NamedTuple, NewType
@@ -18,6 +19,10 @@ from aiostream_ds._frames import json
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 MS = int(NOW.timestamp() * 1000)
+
+with warnings.catch_warnings():  # numpy 2.5 warns of it
+    warnings.simplefilter("ignore", DeprecationWarning)
+    GENERIC_TIMEDELTA = np.timedelta64(5)
 
 
 class Reading(Row):
@@ -182,7 +187,7 @@ def test_numpy_scalars_and_subclasses_become_builtin_values(value, kind, expecte
     "value, message",
     [
         (np.array([1, 2]), r"a single value, got an array of shape \(2,\)"),
-        (np.timedelta64(5), "a timedelta64 of weeks or a smaller unit, got"),
+        (GENERIC_TIMEDELTA, "a timedelta64 of weeks or a smaller unit, got"),
         (np.timedelta64(5, "M"), "a timedelta64 of weeks or a smaller unit, got"),
         (np.datetime64(2**40, "s"), "a datetime64 of the years 1 to 9999, got"),
         (np.complex64(1), "or a value that is converted to one .*, got"),

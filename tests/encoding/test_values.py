@@ -260,7 +260,7 @@ def test_a_time_of_each_type_may_be_the_time_of_a_row():
 
 def test_a_row_whose_time_is_nat_has_the_time_of_the_yield():
     made = dataclasses.make_dataclass("Made", [("time", datetime | None), ("v", int)])
-    for row in ({"time": np.datetime64("NaT"), "v": 1}, made(np.datetime64("NaT"), 1)):
+    for row in ({"time": np.datetime64("NaT", "ns"), "v": 1}, made(np.datetime64("NaT", "ns"), 1)):
         (packet,) = RowEncoder().encode([row], [MS])
         assert list(decoded(packet).fields[0].values) == [MS]
 

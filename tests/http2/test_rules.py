@@ -510,6 +510,28 @@ async def test_streams_that_wait_for_the_connections_window_use_it_in_turn(size,
     await host.leave()
 
 
+@pytest.mark.parametrize("favoured", [0, 2])
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_the_window_of_a_stream_does_not_change_its_turn(favoured, is_alone):
+    async def run(request, call):
+        while True:
+            await call.write(b"x" * 40_000)
+
+    host = MemoryHost(run, initial_window_size=1_000_000)
+    numbers = [host.request() for _ in range(3)]
+    await host.settle()
+    before = [host.received(number) for number in numbers]
+    for _ in range(30):
+        host.h2.increment_flow_control_window(10_000, numbers[favoured])
+        if is_alone:
+            await host.settle()
+        host.h2.increment_flow_control_window(10_000)
+        await host.settle()
+    used = [host.received(number) - more for number, more in zip(numbers, before, strict=True)]
+    assert used == [100_000] * 3
+    await host.leave()
+
+
 class Endless(FakeSubscription):
     """A subscription that has another packet of `size` bytes in the next iteration."""
 

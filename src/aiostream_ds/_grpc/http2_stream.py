@@ -194,21 +194,21 @@ class HostConnection(Http2Connection):
         blocked = self.blocked
         left = len(blocked)  # those that may be able to write
         while left and blocked and self.window > 0 and self.writable:
-            before = self.window
-            self.wake(cast("CallStream", next(iter(blocked))))
+            before, stream = self.window, cast("CallStream", next(iter(blocked)))
+            if not self.wake(stream):
+                blocked.move_to_end(stream)
             left = left - 1 if self.window == before else len(blocked)
 
-    def wake(self, stream: CallStream) -> None:
-        """Let a stream write that waits. If it cannot, it waits again."""
-        is_task = self.blocked.pop(stream, None)
-        if is_task is None:  # it was closed since
-            return
-        if stream.window <= 0 or self.window <= 0 or not self.writable:
-            self.blocked[stream] = is_task
-            return
-        if is_task:
+    def wake(self, stream: CallStream) -> bool:
+        """Let a stream write that waits. False: it cannot, and keeps its place."""
+        if stream not in self.blocked:  # closed since
+            return True
+        if stream.free_window <= 0:
+            return False
+        if self.blocked.pop(stream):
             stream.reserve_window()
         stream.wake_writer()
+        return True
 
     def wake_soon(self) -> None:
         """Call `wake_blocked` when the running task has waited."""

@@ -460,8 +460,8 @@ class Http2Connection:
             if not size or window > LARGEST_WINDOW:
                 raise _wrong_increment(size, window)
             self.window = window
-            if self.blocked:
-                events.append(WindowOpened(None))
+            if self.blocked:  # before the events of single streams, which have no turn of their own
+                events.insert(0, WindowOpened(None))
             return
         stream = self.streams.get(number)
         if stream is None:

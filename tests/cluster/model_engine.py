@@ -74,6 +74,7 @@ class ModelServer:
         self.channels: dict[str, _Channel] = {}
         self.leases: dict[str, float] = {}  # when they end
         self.renewed: dict[str, float] = {}
+        self.ended: dict[str, float] = {}
         self.connections: dict[ModelEngine, None] = {}
         self.watchers: dict[str, dict[ModelEngine, None]] = {}
         self.client: ModelEngine | None = None  # of the command that runs
@@ -106,6 +107,11 @@ class ModelServer:
     def end_lease(self, node: str, age: float) -> None:
         if self.time() - self.renewed.get(node, math.inf) >= age:
             self.leases[node] = 0.0
+            self.ended[node] = self.time()
+
+    def was_ended(self, node: str) -> bool:
+        """Whether the lease of a node was ended by another one lately, for checks."""
+        return self.time() - self.ended.get(node, -math.inf) < 3.0
 
     def is_alive(self, node: str) -> bool:
         return self.leases.get(node, 0.0) > self.time()

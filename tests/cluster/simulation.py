@@ -10,7 +10,8 @@ be read again. `History.run` raises `Broken` if an invariant does not hold:
     upstream   an upstream without a viewer ends after its grace
     one        when all has come to rest, one node reads an upstream with viewers
     served     a viewer whose process runs is not without rows for long, also without the engine
-    alone      two nodes do not own a channel at the same time, unless the engine lost writes
+    alone      two nodes do not own a channel at the same time, unless the engine lost writes, or
+               the lease of one was ended since its connections were closed
 """
 
 import asyncio
@@ -578,7 +579,8 @@ class History:
         now = self.loop.time()
         members = self.members(channel)
         owners = [p for p, m in members if m.role is Role.OWNER and m.term and not p.is_stopped]
-        if self.has_lost or len([p for p in owners if p.node.lease.may_write]) < 2:
+        sure = [p for p in owners if p.node.lease.may_write and not self.server.was_ended(p.name)]
+        if self.has_lost or len(sure) < 2:
             self.with_two[channel] = now
         elif now - self.with_two.get(channel, now) > UNTIL_HEARD:
             self.fail(f"{channel} has {len(owners)} owners: {[p.name for p in owners]}")

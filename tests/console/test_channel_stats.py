@@ -4,13 +4,15 @@ import asyncio
 
 import pytest
 
-from aiostream_ds import DataSource, stream
+from aiostream_ds import Cursor, DataSource, HistoryRange, stream
 from aiostream_ds._channels.memory_pool import STEP_BYTES, MemoryPool
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana.application import open_application
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.console.channel_stats import ChannelStats
+from aiostream_ds.console.hub import open_hub
+from aiostream_ds.console.page_queue import FollowedChannel, PageQueue
 
 
 class Source(DataSource):
@@ -36,3 +38,25 @@ async def test_the_totals_have_what_slow_queues_hold_and_their_limit():
         for each in slow:
             each.leave()
         assert stats.totals()["queued"] == 0
+
+
+class Waiting(DataSource):
+    @stream(cursor="n")
+    async def silent(self, after: Cursor):
+        await asyncio.Event().wait()
+        yield {"n": 1}
+
+    @silent.history
+    async def past(self, wanted: HistoryRange):
+        return []
+
+
+@pytest.mark.virtual
+async def test_a_channel_without_rows_has_no_cursor():
+    async with open_hub(Catalog(Waiting)) as hub:
+        queue = PageQueue()
+        leave = await hub.grafana.attach("silent", FollowedChannel(queue, 0, "silent"))
+        await asyncio.sleep(1)
+        (line,) = hub.stats.channels()
+        leave()
+    assert line[9] == ""

@@ -160,7 +160,7 @@ def _line(
         counts.dropped,
         counts.starts,
         counts.errors,
-        "" if cursors is None else f"{cursors.epoch}:{_shown(cursors.last)}",
+        f"{cursors.epoch}:{_shown(cursors.last)}" if cursors and cursors.epoch else "",
         counts.error,
     ]
 

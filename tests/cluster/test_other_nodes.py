@@ -99,3 +99,18 @@ def test_a_slow_engine_is_asked_for_the_silent_nodes_first_and_for_not_too_many(
     assert not detection.ask(1.0, is_watched=False)
     questions = detection.questions(nodes, sorted(nodes, reverse=True))
     assert questions[0] == "a" and len(questions) == len(set(questions)) == 16
+
+
+def test_nodes_that_cannot_be_seen_are_asked_for_more_and_more_seldom():
+    detection = Detection()
+    asked = [poll for poll in range(320) if detection.questions({"a": 0.1}, {"a"})]
+    assert asked[:4] == [0, 1, 3, 7] and 320 / 32 < len(asked) < 320 / 16
+    assert detection.questions({"a": 0.5}, {"a"}) == ["a"]
+    detection.forget()
+    assert detection.questions({"a": 0.1}, {"a"}) == ["a"]
+
+
+def test_all_nodes_are_asked_for_if_some_cannot_be_seen():
+    detection = Detection()
+    ages = {f"n{number:02}": 0.1 for number in range(40)}
+    assert len({node for _ in range(3) for node in detection.questions(ages, list(ages))}) == 40

@@ -27,6 +27,7 @@ log = get_logger(__name__)
 
 _POLLS = 8  # questions for the other nodes in the time of a lease
 _PER_NODE = 0.001  # seconds for each node of the cluster, between two questions for all
+_LONGEST_PAUSE = 32  # polls without a question for a node that cannot be seen
 _QUESTIONS = 16  # most nodes whose connections are asked for at a time: a slow engine is spared
 
 
@@ -42,11 +43,14 @@ class CrashDetection:
         self._silence = lease / 5
         self._seen: dict[str, int] = {}  # the connections over which nodes were seen
         self._silent: dict[str, float] = {}  # since when
+        self._polls = 0
+        self._pauses: dict[str, tuple[int, int]] = {}  # of unseen nodes: until which poll, how long
 
     def forget(self) -> None:
         """The connection of this node was lost: all others have to be seen again."""
         self._seen.clear()
         self._silent.clear()
+        self._pauses.clear()
 
     @property
     def suspects(self) -> bool:
@@ -55,7 +59,7 @@ class CrashDetection:
 
     def questions(self, ages: Mapping[str, float], owners: Collection[str]) -> list[str]:
         """The nodes whose connections to ask for: those that have missed a renewal, and those that
-        were not seen yet.
+        were not seen yet; more and more seldom if they cannot be seen.
 
         Args:
             ages: the leases; see `Engine.nodes`.
@@ -64,9 +68,29 @@ class CrashDetection:
         self._seen = {node: number for node, number in self._seen.items() if node in ages}
         overdue = {node for node in owners if ages.get(node, 0.0) > self._overdue}
         self._silent = {node: since for node, since in self._silent.items() if node in overdue}
-        wanted = [node for node in owners if node in overdue or node not in self._seen]
-        wanted.sort(key=lambda node: (node not in self._silent, node not in overdue))
-        return [node for node in wanted if node in ages][:_QUESTIONS]
+        self._polls += 1
+        self._pauses = {
+            node: pause
+            for node, pause in self._pauses.items()
+            if node in ages and node not in self._seen
+        }
+        wanted = [node for node in owners if node in ages and self._is_due(node, node in overdue)]
+        wanted.sort(
+            key=lambda node: (
+                node not in self._silent,
+                node not in overdue,
+                self._pauses.get(node, (0, 0)),
+            )
+        )
+        for node in wanted[:_QUESTIONS]:
+            _, before = self._pauses.get(node, (0, 0))
+            pause = min(2 * before or 1, _LONGEST_PAUSE)
+            self._pauses[node] = self._polls + pause, pause
+        return wanted[:_QUESTIONS]
+
+    def _is_due(self, node: str, is_overdue: bool) -> bool:
+        until, _ = self._pauses.get(node, (0, 0))
+        return is_overdue or (node not in self._seen and self._polls >= until)
 
     def has_crashed(self, node: str, answer: Watched, now: float) -> bool:
         """What an answer means."""

@@ -58,7 +58,8 @@ class Stage:
         running = self.upstream.running
         with suppress(TimeoutError):
             await self.wait_until(lambda: all(running[name] == 1 for name in names), 60)
-        assert {name: running[name] for name in names if running[name] != 1} == {}
+        wrong = {name: running[name] for name in names if running[name] != 1}
+        assert not wrong, wrong
 
     async def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
         with anyio.fail_after(seconds):

@@ -157,6 +157,6 @@ class OtherNodes:
             if self._crashes.has_crashed(node, answer, anyio.current_time()):
                 await self._engine.end_lease(node, self._lease / 2)
                 self.alive -= {node}
-                log.info("a server of the cluster has crashed", extra={"node": node})
+                log.info("a server of the cluster has closed its connections", extra={"node": node})
         except EngineError as error:
             log.debug("who watches a channel is not known: %s", error)

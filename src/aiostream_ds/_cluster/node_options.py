@@ -21,7 +21,7 @@ class NodeOptions:
         tail: the most messages that `Sink.joined` gets.
         check: after so much silence a node compares its position with the log's end; then at
             growing intervals.
-        longest_check: the longest of these.
+        longest_check: the longest of these, unless the node has too many channels for it.
         resume_within: an upstream that nobody has read for longer begins now, not where it ended.
         clock: counts also while the machine is suspended.
         wall_clock: seconds since the epoch.

@@ -127,7 +127,7 @@ class Participation:
         self.node, self.engine, self.options = node, node.engine, node.options
         self.name, self.source, self.sink = name, source, sink
         self.follower = LogFollower(node.codec, self._deliver, self.reset)
-        self.check = PositionCheck(node.options, self.follower.position)
+        self.check = PositionCheck(node.options, self.follower.position, node.channel_count)
         self.role, self.owner = Role.JOINING, ""
         self.term = self.run = self.claim = 0
         self.start = b""

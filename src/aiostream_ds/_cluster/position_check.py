@@ -1,5 +1,7 @@
 """When a node compares its place in a log with the end of the log: after silence, ever later."""
 
+from collections.abc import Callable
+
 import anyio
 
 from aiostream_ds._cluster.engine import EntryId
@@ -7,18 +9,24 @@ from aiostream_ds._cluster.node_options import NodeOptions
 
 __all__ = ["PositionCheck"]
 
+_RATE = 500  # checks of all channels of a node in a second: each takes a call of the engine
+
 
 class PositionCheck:
     """The times of the checks of one channel. Does nothing by itself.
 
     Args:
         position: the last entry that was read.
+        channel_count: returns how many channels the node has.
     """
 
-    __slots__ = ("_at", "_checked", "_interval", "_is_demanded", "_options")
+    __slots__ = ("_at", "_channel_count", "_checked", "_interval", "_is_demanded", "_options")
 
-    def __init__(self, options: NodeOptions, position: EntryId) -> None:
+    def __init__(
+        self, options: NodeOptions, position: EntryId, channel_count: Callable[[], int]
+    ) -> None:
         self._options = options
+        self._channel_count = channel_count
         self._interval = options.check
         self._at = 0.0
         self._checked = position
@@ -26,14 +34,14 @@ class PositionCheck:
 
     def restart(self, position: EntryId) -> None:
         """Begin with the shortest interval."""
-        self._interval = self._options.check
+        self._interval = self._at_least(self._options.check)
         self._at = anyio.current_time() + self._spread()
         self._checked = position
         self._is_demanded = False
 
     def now(self) -> None:
         """The next check is due at once."""
-        self._interval = self._options.check
+        self._interval = self._at_least(self._options.check)
         self.after(0.0)
 
     def after(self, seconds: float) -> None:
@@ -55,9 +63,13 @@ class PositionCheck:
             self.restart(position)
             return False
         self._checked, self._is_demanded = position, False
-        self._interval = min(2 * self._interval, self._options.longest_check)
+        self._interval = min(2 * self._interval, self._at_least(self._options.longest_check))
         self._at = anyio.current_time() + self._spread()
         return True
+
+    def _at_least(self, seconds: float) -> float:
+        """An interval, longer if this node has too many channels for it."""
+        return max(seconds, self._channel_count() / _RATE)
 
     def _spread(self) -> float:
         """Channels that were joined at one time are not all checked at one time."""

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,13 +26,45 @@ func (d durations) at(quantile float64) float64 {
 	return float64(d[int(float64(len(d)-1)*quantile)].Nanoseconds()) / 1e6
 }
 
-var origin = &pluginv2.PluginContext{
-	OrgId: 1, PluginId: "bench-datasource", PluginVersion: "1.0.0", UserAgent: "Grafana/11.0.0",
-	User: &pluginv2.User{Login: "admin", Name: "Admin", Email: "admin@localhost", Role: "Admin"},
-	DataSourceInstanceSettings: &pluginv2.DataSourceInstanceSettings{
-		Id: 1, Name: "ds", Url: "http://localhost", JsonData: []byte(`{}`), Uid: "P1234567890",
-		DecryptedSecureJsonData: map[string]string{"token": "abcdef"}, LastUpdatedMS: 1700000000000},
-	GrafanaConfig: map[string]string{"GF_INSTANCE_FEATURE_TOGGLES_ENABLE": "publicDashboards"},
+// settings and secrets are what an admin has configured.
+var (
+	settings = []byte(`{}`)
+	secrets  = map[string]string{
+		"basicAuthPassword": "correct horse", "token": "0123456789abcdef0123456789abcdef",
+		"httpHeaderValue1": "Bearer 0123456789abcdef"}
+)
+
+// toggles is a list as long as Grafana's.
+var toggles = func() string {
+	var names []string
+	for i := range 60 {
+		names = append(names, fmt.Sprintf("benchFeatureToggle%d", i))
+	}
+	return strings.Join(names, ",")
+}()
+
+// origin is a context as Grafana sends it. Its maps are new in each call, as Grafana's are: only then
+// do their entries come in any order.
+func origin() *pluginv2.PluginContext {
+	return &pluginv2.PluginContext{
+		OrgId: 1, PluginId: "bench-datasource", PluginVersion: "1.0.0",
+		UserAgent: "Grafana/13.0.0 (linux; amd64)", Namespace: "default",
+		User: &pluginv2.User{Login: "admin", Name: "Admin", Email: "admin@localhost", Role: "Admin"},
+		DataSourceInstanceSettings: &pluginv2.DataSourceInstanceSettings{
+			Id: 1, Name: "ds", Url: "http://localhost", JsonData: settings, Uid: "P1234567890",
+			DecryptedSecureJsonData: maps.Collect(maps.All(secrets)), LastUpdatedMS: 1700000000000},
+		GrafanaConfig: map[string]string{
+			"GF_APP_URL":                               "https://grafana.example/",
+			"GF_CONCURRENT_QUERY_COUNT":                "10",
+			"GF_INSTANCE_FEATURE_TOGGLES_ENABLE":       toggles,
+			"GF_USER_FACING_DEFAULT_ERROR":             "please inspect Grafana server log for details",
+			"GF_SQL_ROW_LIMIT":                         "1000000",
+			"GF_SQL_MAX_OPEN_CONNS_DEFAULT":            "100",
+			"GF_SQL_MAX_IDLE_CONNS_DEFAULT":            "100",
+			"GF_SQL_MAX_CONN_LIFETIME_SECONDS_DEFAULT": "14400",
+			"GF_RESPONSE_LIMIT":                        "104857600",
+		},
+	}
 }
 
 var headers = map[string]string{
@@ -41,7 +74,7 @@ type packets = grpc.ServerStreamingClient[pluginv2.StreamPacket]
 
 func (s *server) health(ctx context.Context) error {
 	answer, err := s.diag.CheckHealth(ctx,
-		&pluginv2.CheckHealthRequest{PluginContext: origin, Headers: headers})
+		&pluginv2.CheckHealthRequest{PluginContext: origin(), Headers: headers})
 	if err == nil && answer.Status != pluginv2.CheckHealthResponse_OK {
 		err = fmt.Errorf("status %v", answer.Status)
 	}
@@ -50,14 +83,14 @@ func (s *server) health(ctx context.Context) error {
 
 func (s *server) open(ctx context.Context, path string) (packets, error) {
 	return s.stream.RunStream(ctx, &pluginv2.RunStreamRequest{
-		PluginContext: origin, Path: path, Data: []byte(`{"q":1}`), Headers: headers})
+		PluginContext: origin(), Path: path, Data: []byte(`{"q":1}`), Headers: headers})
 }
 
 func (s *server) publish(path string) (int64, error) {
 	ctx, cancel := context.WithTimeout(background, 20*time.Second)
 	defer cancel()
 	answer, err := s.stream.PublishStream(ctx,
-		&pluginv2.PublishStreamRequest{PluginContext: origin, Path: path, Data: []byte("{}")})
+		&pluginv2.PublishStreamRequest{PluginContext: origin(), Path: path, Data: []byte("{}")})
 	if err != nil {
 		return -1, err
 	}
@@ -66,7 +99,7 @@ func (s *server) publish(path string) (int64, error) {
 
 func (s *server) subscribe(ctx context.Context) error {
 	answer, err := s.stream.SubscribeStream(ctx, &pluginv2.SubscribeStreamRequest{
-		PluginContext: origin, Path: "tick/10/0", Headers: headers})
+		PluginContext: origin(), Path: "tick/10/0", Headers: headers})
 	if err == nil && answer.Status != pluginv2.SubscribeStreamResponse_OK {
 		err = fmt.Errorf("status %v", answer.Status)
 	}
@@ -75,7 +108,7 @@ func (s *server) subscribe(ctx context.Context) error {
 
 func (s *server) query(ctx context.Context, rows int) ([]byte, error) {
 	answer, err := s.data.QueryData(ctx, &pluginv2.QueryDataRequest{
-		PluginContext: origin, Headers: headers, Queries: []*pluginv2.DataQuery{{
+		PluginContext: origin(), Headers: headers, Queries: []*pluginv2.DataQuery{{
 			RefId: "A", MaxDataPoints: 1000, IntervalMS: 1000,
 			TimeRange: &pluginv2.TimeRange{FromEpochMS: 1700000000000, ToEpochMS: 1700003600000},
 			Json:      fmt.Appendf(nil, `{"rows":%d,"refId":"A"}`, rows)}}})

@@ -9,10 +9,9 @@ import (
 )
 
 func init() {
-	if settings := os.Getenv("BENCH_SETTINGS"); settings != "" {
-		origin.DataSourceInstanceSettings.JsonData = []byte(settings)
-		origin.DataSourceInstanceSettings.DecryptedSecureJsonData = map[string]string{
-			"password": os.Getenv("BENCH_PASSWORD")}
+	if given := os.Getenv("BENCH_SETTINGS"); given != "" {
+		settings = []byte(given)
+		secrets = map[string]string{"password": os.Getenv("BENCH_PASSWORD")}
 	}
 }
 

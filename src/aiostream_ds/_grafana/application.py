@@ -24,7 +24,7 @@ from aiostream_ds._grafana.channel_counts import CountingObserver
 from aiostream_ds._grafana.instances import Instance, Instances
 from aiostream_ds._grafana.runtime_tasks import runtime_tasks
 from aiostream_ds._grafana.thread_watch import THREADS_CHECK, ThreadWatch
-from aiostream_ds._grpc.decode import CachingMessageDecoder
+from aiostream_ds._grpc.message_cache import CachingMessageDecoder
 from aiostream_ds._grpc.methods import Method, Services
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._telemetry import Counters

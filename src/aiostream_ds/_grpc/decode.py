@@ -1,9 +1,8 @@
 """Decodes requests ten times as fast as the message classes.
 
 A decoder is a table made from a betterproto2 message class: tag to field. It creates objects of
-that class, equal to those of `parse`, and rejects truncated messages. What is the same bytes in
-call after call, as plugin contexts and short headers are, is cached: do not change a decoded
-message.
+that class, equal to those of `parse`, and rejects truncated messages. Short headers, the same in
+call after call, are cached; `message_cache` caches whole messages.
 """
 
 from collections.abc import Callable, Collection
@@ -11,16 +10,13 @@ from typing import Any, Generic, TypeVar
 
 import betterproto2
 
-__all__ = ["CachingMessageDecoder", "Decoder"]
+__all__ = ["Decoder", "position_after", "read_varint"]
 
 T = TypeVar("T", bound=betterproto2.Message)
 
-_CACHE_SIZE, _CACHE_ITEM_BYTES = 256, 64 * 1024
-"""How many messages of a class are cached, and how large each may be."""
-
-_CACHED_MAP, _PAIR_BYTES = "headers", 64
-"""The map whose entries are cached, and how large each may be: tokens are longer. Other maps, which
-may have secrets, are in messages that are cached as a whole."""
+_CACHED_MAP, _PAIRS, _PAIR_BYTES = "headers", 256, 64
+"""The map whose entries are cached, how many, and how large each may be: tokens are longer. Other
+maps, which may have secrets, are in messages that are cached as a whole."""
 
 _NUMBER, _SET, _APPEND, _PUT, _SKIP = range(5)
 
@@ -76,7 +72,7 @@ class Decoder(Generic[T]):
         if field.proto_type == betterproto2.TYPE_MAP:
             decode = Decoder(kind, self._decoders)._decode_pair
             is_cached = name == _CACHED_MAP
-            return 2, _PUT, _Cache(decode, _PAIR_BYTES).__getitem__ if is_cached else decode
+            return 2, _PUT, _Pairs(decode).__getitem__ if is_cached else decode
         wire_type, convert = _conversion(field, kind, self._decoders)
         if wire_type == 2:
             return 2, _APPEND if field.repeated else _SET, convert
@@ -105,16 +101,16 @@ class Decoder(Generic[T]):
                 tag = data[position]
                 position += 1
                 if tag > 127:
-                    tag, position = _read_varint(data, position - 1)
+                    tag, position = read_varint(data, position - 1)
                 entry = table.get(tag)
                 if entry is None:
-                    position = _skip(data, tag, position)  # a newer host's field
+                    position = position_after(data, tag, position)  # a newer host's field
                     continue
                 action, name, convert = entry
                 number = data[position]  # the value, or the size of what follows
                 position += 1
                 if number > 127:
-                    number, position = _read_varint(data, position - 1)
+                    number, position = read_varint(data, position - 1)
                 if action == _NUMBER:
                     values[name] = convert(number - ((number & _SIGN) << 1))
                     continue
@@ -153,43 +149,22 @@ class Decoder(Generic[T]):
         return pair.key, pair.value
 
 
-class _Cache(dict[bytes, Any]):
-    """What was decoded, by its bytes. `cache[data]` decodes what is not in it.
+class _Pairs(dict[bytes, tuple[Any, Any]]):
+    """Decoded map entries by their bytes. `pairs[data]` decodes what is not in it."""
 
-    Args:
-        limit: bytes of the largest item that is kept.
-    """
-
-    def __init__(self, decode: _Convert, limit: int) -> None:
+    def __init__(self, decode: Callable[[bytes], tuple[Any, Any]]) -> None:
         self._decode = decode
-        self._limit = limit
 
-    def __missing__(self, data: bytes) -> Any:
-        found = self._decode(data)
-        if len(data) <= self._limit:
-            if len(self) >= _CACHE_SIZE:
+    def __missing__(self, data: bytes) -> tuple[Any, Any]:
+        pair = self._decode(data)
+        if len(data) <= _PAIR_BYTES:
+            if len(self) >= _PAIRS:
                 self.clear()
-            self[data] = found
-        return found
+            self[data] = pair
+        return pair
 
 
-class CachingMessageDecoder(Generic[T]):
-    """A function that decodes `kind` and returns the same object for the same bytes."""
-
-    def __init__(self, kind: type[T]) -> None:
-        self._cache = _Cache(Decoder(kind).parse, _CACHE_ITEM_BYTES)
-
-    def __call__(self, data: bytes) -> T:
-        message: T = self._cache[data]
-        return message
-
-    def forget(self, is_unused: Callable[[T], bool]) -> None:
-        """Drop the messages, and their bytes, for which this is true."""
-        for data in [data for data, message in self._cache.items() if is_unused(message)]:
-            del self._cache[data]
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
     """The varint of more than one byte at `position`, and the position after it."""
     number, second = data[position] & 127, data[position + 1]
     if second < 128:  # most sizes
@@ -205,8 +180,8 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     raise ValueError(f"a varint must have at most 64 bits, got more at byte {position}")
 
 
-def _skip(data: bytes, tag: int, position: int) -> int:
-    """The position after the value of a field that is not known."""
+def position_after(data: bytes, tag: int, position: int) -> int:
+    """The position after the value of a field that begins at `position`."""
     wire_type = tag & 7
     if wire_type in (1, 5):
         return position + (8 if wire_type == 1 else 4)
@@ -215,7 +190,7 @@ def _skip(data: bytes, tag: int, position: int) -> int:
     number = data[position]
     position += 1
     if number > 127:
-        number, position = _read_varint(data, position - 1)
+        number, position = read_varint(data, position - 1)
     return position + number if wire_type == 2 else position
 
 

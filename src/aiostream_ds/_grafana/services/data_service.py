@@ -15,7 +15,8 @@ from aiostream_ds._grafana.replies import Answer, Piece
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grafana.table_reading import INLINE_ROWS
 from aiostream_ds._grpc.call import Call
-from aiostream_ds._grpc.decode import CachingMessageDecoder, Decoder
+from aiostream_ds._grpc.decode import Decoder
+from aiostream_ds._grpc.message_cache import CachingMessageDecoder
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._thread_limits import run_in_thread

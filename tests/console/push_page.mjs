@@ -21,7 +21,7 @@ const shows = (text) =>
 push(0.1);
 await page.waitForSelector(".panel canvas");
 await shows("loss");
-await shows("1 rows");
+await shows("1 row");
 push(0.2);
 await shows("2 rows");
 await page.reload();

@@ -94,11 +94,26 @@ async def test_calls_that_wake_the_loop_again_and_again_do_not_stop_the_clock(mo
 
     call = loop.run_in_executor(None, wake)
     virtual, real = loop.time(), time.monotonic()
-    await asyncio.sleep(0.2)
-    assert loop.time() == virtual + 0.2
-    assert time.monotonic() - real >= 0.2  # not ahead of what the thread does
-    ended.set()
-    await call
+    try:
+        await asyncio.sleep(0.2)
+        assert loop.time() == virtual + 0.2
+        assert time.monotonic() - real >= 0.2  # not ahead of what the thread does
+    finally:
+        ended.set()
+        await call
+
+
+@pytest.mark.virtual
+async def test_what_an_earlier_call_took_does_not_move_the_clock_during_a_later_one(monkeypatch):
+    monkeypatch.setattr("aiostream_ds.testing.virtual_loop._WAIT", 0.1)
+    loop = asyncio.get_running_loop()
+    for _ in range(5):
+        timer = loop.call_later(0.01, lambda: None)
+        virtual = loop.time()
+        await loop.run_in_executor(None, time.sleep, 0.04)
+        assert loop.time() == virtual
+        timer.cancel()
+        await asyncio.sleep(0)
 
 
 @pytest.mark.virtual
@@ -106,6 +121,8 @@ async def test_a_call_that_has_hung_is_waited_for_when_the_test_lets_it_go_on(mo
     monkeypatch.setattr("aiostream_ds.testing.virtual_loop._WAIT", 0.05)
     rows: queue.SimpleQueue[int] = queue.SimpleQueue()
     call = asyncio.get_running_loop().run_in_executor(None, rows.get)
-    await asyncio.sleep(3600)
-    rows.put(1)
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        rows.put(1)
     assert await asyncio.wait_for(call, 10) == 1

@@ -39,6 +39,7 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
+        self.loop._forget_ended_calls()
         if events or (timeout is not None and timeout <= 0):
             return events
         return self.loop._would_wait(timeout, super().select)
@@ -136,13 +137,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             if not events:
                 raise Deadlock("the loop would wait for ever: nothing is ready, there is no timer")
             return events
-        self._waited = max(self._waited - delay, 0.0) if calls else 0.0
+        self._waited = max(self._waited - delay, 0.0)
         if self._until is not None and (timeout is None or timeout > delay):
             self._now = max(self._now, self._until)
             self.stop()
         else:
             self._now += delay
         return []
+
+    def _forget_ended_calls(self) -> None:
+        """What earlier calls took, as those of another test on this loop, is none of later ones."""
+        if (self._waited or self._hanging) and not self._calls_in_threads + _active_calls():
+            self._waited, self._hanging = 0.0, 0
 
     def _is_due(self, delay: float | None) -> bool:
         """Whether so much real time has passed during calls that the clock follows it: calls that

@@ -21,8 +21,14 @@ from aiostream_ds import _loggers
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 from tests import strategies  # noqa: F401  (loads Hypothesis' profile before tests are collected)
 from tests.file_shares import find_files, is_of_another_process
-
-_ITERATIONS = 20  # of the event loop, in which cancelled tasks may end
+from tests.hangs import (
+    end_callbacks,
+    end_tasks,
+    pytest_runtest_makereport,  # noqa: F401  (a hook)
+    pytest_runtest_teardown,  # noqa: F401
+    pytest_timeout_set_timer,  # noqa: F401
+    renew,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -197,17 +203,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     loop = runner.get_loop()
     before = asyncio.all_tasks(loop)
     yield
-    for _ in range(_ITERATIONS):
-        left = asyncio.all_tasks(loop) - before
-        if not left:
-            return _forget_timers(loop)
-        loop.run_until_complete(asyncio.sleep(0))
-    pytest.fail(f"the test left {len(left)} tasks: " + "\n".join(map(repr, left)))
-
-
-def _forget_timers(loop: asyncio.AbstractEventLoop) -> None:
-    """In the fast loop the tests of a module share an event loop: it is left as a new one is."""
-    for timer in tuple(getattr(loop, "_scheduled", ())):
-        timer.cancel()
-    loop.set_exception_handler(None)
-    loop.set_task_factory(None)
+    left = end_tasks(loop, before) + end_callbacks(loop)
+    renew(loop)
+    if left:
+        pytest.fail(left)

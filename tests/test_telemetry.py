@@ -146,10 +146,13 @@ def test_short_secrets_and_secrets_that_no_longer_exist_are_not_replaced():
 
 @pytest.fixture
 def root():
-    """The root logger, restored after the test."""
+    """The root logger, restored after the test, and the others, which a test may disable."""
     logger = logging.getLogger()
     handlers, level = logger.handlers[:], logger.level
     yield logger
+    for other in logger.manager.loggerDict.values():
+        if isinstance(other, logging.Logger):
+            other.disabled = False
     logger.handlers[:] = handlers
     logger.setLevel(level)
     logging.captureWarnings(False)

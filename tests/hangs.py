@@ -66,8 +66,13 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Iterator[None]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """The error of a loop that was stopped does not say why."""
-    if call.excinfo is not None and _time_is_up in item.stash:
+    """End the timer of what has failed: its error in the report would end the run of all tests.
+    Add the reason to the error of a loop that was stopped."""
+    if call.excinfo is None:
+        return
+    if item.stash.get(_settings, None) is not None:
+        item.ihook.pytest_timeout_cancel_timer(item=item)
+    if _time_is_up in item.stash:
         call.excinfo.value.add_note(item.stash[_time_is_up])
         del item.stash[_time_is_up]
 

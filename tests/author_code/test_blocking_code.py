@@ -183,7 +183,7 @@ async def test_a_slow_generators_rows_leave_at_once():
     rows = a_source(run).s()
     for number in range(5):
         sent.put(number)
-        with anyio.fail_after(5):
+        with anyio.fail_after(15):
             assert await anext(rows) == {"n": number}
     sent.put(5)  # the generator is at its yield when it is closed
     await rows.aclose()

@@ -64,7 +64,8 @@ async def test_published_rows_arrive_in_their_order_and_the_thread_is_not_the_ev
         assert thread == source.events[0] != threading.get_ident()
 
 
-async def test_a_stream_that_waits_for_a_row_ends_at_once_when_its_viewer_leaves():
+async def test_a_stream_that_waits_for_a_row_ends_at_once_when_its_viewer_leaves(monkeypatch):
+    monkeypatch.setattr("aiostream_ds._author_threads.pool.CLOSE_WAIT", 60.0)
     async with serve_in_memory(Source) as grafana:
         source = await grafana.data_source(Source)
         viewer = await grafana.follow("published")
@@ -73,7 +74,7 @@ async def test_a_stream_that_waits_for_a_row_ends_at_once_when_its_viewer_leaves
         began = time.monotonic()
         await until(lambda: source.events[-1:] == ["closed"])
         await until(lambda: not source.rows.subscribers)
-        assert time.monotonic() - began < 0.7, "less than CLOSE_WAIT"
+        assert time.monotonic() - began < 15, "less than CLOSE_WAIT"
         assert "ended" not in source.events
         await until(lambda: not source.stream_threads.borrowed_tokens)
 

@@ -338,13 +338,13 @@ def test_one_ctrl_c_stops_a_stream_that_never_waits(example, words):
             assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
         process.stdout.close()
-        assert process.wait(10) in (0, 130)  # 0: it noticed the closed pipe first
+        assert process.wait(15) in (0, 130)  # 0: it noticed the closed pipe first
 
 
 @pytest.mark.slow
 def test_tail_shows_the_line_that_blocks(example):
     with command("tail", example, "blocks") as process:
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=15)
     assert "the event loop is blocked" in errors
     assert "time.sleep(1.2)" in errors
 
@@ -410,7 +410,7 @@ def test_a_closed_pipe_stops_it_without_output(words):
     with command(*words) as process:
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(10) == 0
+        assert process.wait(15) == 0
         assert process.stderr.read() == ""
 
 
@@ -423,7 +423,7 @@ def test_ctrl_c_stops_it_without_a_traceback(words):
         for _ in range(4):
             assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(15) == 130
         assert "Traceback" not in process.stderr.read()
 
 
@@ -435,7 +435,7 @@ def test_sigterm_stops_dev_and_removes_its_files(here):
             assert process.stdout.readline()
         assert (here / "standalone.txt").exists()
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(15) == 0
     assert [path.name for path in Path(here).iterdir()] == ["plugin.json"]
 
 
@@ -443,7 +443,7 @@ def test_sigterm_stops_dev_and_removes_its_files(here):
 def test_run_without_grafana_explains_what_it_is(author):
     environ = {k: v for k, v in os.environ.items() if k != "grafana_plugin_type"}
     with command("run", author, env=environ) as process:
-        assert process.wait(10) == 1
+        assert process.wait(15) == 1
         assert "Grafana" in process.stderr.read() and process.stdout.read() == ""
 
 
@@ -454,7 +454,7 @@ def test_run_prints_the_handshake(author):
     with command("run", author, env=environ) as process:
         line = process.stdout.readline()
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(15) == 0
     assert line.startswith("1|2|unix|") and line.rstrip().endswith("|grpc|")
 
 

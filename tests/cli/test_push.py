@@ -304,14 +304,14 @@ def test_a_file_is_pushed_and_followed(server, tmp_path):
     assert push("lab/x", str(path))[0] == 0
     assert server.requests[-1][0] == "/push/lab/x"
     process = start(str(path), "--follow")
-    server.arrived.acquire(timeout=10)
-    server.arrived.acquire(timeout=10)
+    server.arrived.acquire(timeout=15)
+    server.arrived.acquire(timeout=15)
     assert server.requests[-1][0] == "/push/run-7"
     with path.open("a") as file:
         file.write("n=2\n")
-    server.arrived.acquire(timeout=10)
+    server.arrived.acquire(timeout=15)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=10)
+    _, error = process.communicate(timeout=15)
     assert process.returncode == 130 and "2 rows taken" in error
     assert values(server, "n") == [1, 1, 2]
 
@@ -325,7 +325,7 @@ async def test_after_ctrl_c_the_last_rows_of_the_program_are_pushed(server):
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)  # the program before it is slower to end
     process.stdin.write("2\n")
-    _, error = process.communicate(timeout=10)
+    _, error = process.communicate(timeout=15)
     assert (process.returncode, error) == (130, "")
     assert values(server) == [1, 2]
 
@@ -337,13 +337,13 @@ async def test_a_second_signal_ends_at_once_and_states_what_is_missing(server, n
     process = start("a", "--wait", "60")
     process.stdin.write("1\n")
     process.stdin.flush()
-    server.arrived.acquire(timeout=10)
+    server.arrived.acquire(timeout=15)
     process.send_signal(number)
     process.stdin.close()
     time.sleep(0.2)  # the first one is handled
     assert process.poll() is None
     process.send_signal(number)
-    assert process.wait(10) == 128 + number
+    assert process.wait(15) == 128 + number
     assert "1 rows have no answer" in process.stderr.read()
     process.stdout.close()
     process.stderr.close()
@@ -362,7 +362,7 @@ def test_a_refusal_ends_the_command(server):
     process = start("a")
     process.stdin.write("1\n")
     process.stdin.flush()
-    server.arrived.acquire(timeout=10)
+    server.arrived.acquire(timeout=15)
     with pytest.raises(BrokenPipeError):  # as any program that is at the other end gets it
         for _ in range(200):
             process.stdin.write("2\n")
@@ -370,7 +370,7 @@ def test_a_refusal_ends_the_command(server):
             time.sleep(0.05)
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
-    assert process.wait(10) == 1
+    assert process.wait(15) == 1
     error = process.stderr.read()
     assert error.count("Editor is needed") == 2  # the error, and the summary
     process.stdout.close()

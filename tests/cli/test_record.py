@@ -123,7 +123,7 @@ def test_ctrl_c_stops_it_and_the_file_is_complete(here):
         while not (here / "out").exists() or (here / "out").stat().st_size < 5_000:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        error = process.communicate(timeout=10)[1]
+        error = process.communicate(timeout=15)[1]
     assert process.returncode == 0
     assert "Traceback" not in error and "rows in" in error
     assert (here / "out").read_bytes().endswith(b"\n")

@@ -71,7 +71,7 @@ async def post(url, body=b'{"n": 1}\n', method="POST", **headers):
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(url, body, names, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=15) as answer:
                 return answer.status, dict(answer.headers), answer.read()
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers), error.read()

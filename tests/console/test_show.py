@@ -64,7 +64,7 @@ def no_events():
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=15) as answer:
         return answer.read().decode()
 
 
@@ -72,7 +72,7 @@ async def first_row(page, path: str = "loss/a") -> dict[str, object]:
     """The first row of a path, as a web page receives it over a WebSocket."""
     address = urlsplit(page.url)
     async with websockets.connect(f"ws://{address.netloc}/live/{path}?{address.query}") as socket:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(15):
             while True:
                 packet = json.loads(await socket.recv())
                 names = [field["name"] for field in packet["schema"]["fields"]]
@@ -208,7 +208,7 @@ def test_settings_that_are_wrong_are_shown_by_the_page():
             address = urlsplit(page.url)
             async with websockets.connect(f"ws://{address.netloc}/ws") as socket:
                 await socket.send('{"id": 1, "type": "health"}')
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(15):
                     while True:
                         for message in json.loads(await socket.recv()):
                             if message.get("id") == 1:
@@ -291,7 +291,7 @@ def follow_and_finish(run: subprocess.Popen[str], finish) -> tuple[str, str]:
         async with websockets.connect(f"ws://{page.netloc}/live/numbers") as socket:
             await socket.recv()
             finish()
-            with anyio.move_on_after(10):
+            with anyio.move_on_after(15):
                 await socket.wait_closed()
 
     asyncio.run(follow())

@@ -83,7 +83,7 @@ async def test_a_history_of_other_numbers_has_the_epoch_of_the_live_rows():
         (history,) = await grafana.query({"queryType": "readings", "exact": True})
         packets = Packets()
         await grafana.attach("x/readings", packets)
-        with anyio.fail_after(5):
+        with anyio.fail_after(15):
             while not packets.found:
                 await anyio.sleep(0.01)
     epochs = {packet["cursor"]["epoch"] for packet in packets.found}

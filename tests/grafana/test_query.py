@@ -567,7 +567,7 @@ async def test_streams_continue_while_a_large_frame_is_encoded(monkeypatch):
 
     def slow(frame):
         loop.call_soon_threadsafe(inside.set)
-        assert go_on.wait(5)
+        assert go_on.wait(15)
         return encode(frame)
 
     monkeypatch.setattr(data_service.json, "encode", slow)

@@ -91,7 +91,7 @@ async def test_the_process_lives_and_its_streams_go_on(command, fault):
                 await anyio.sleep(0.3)
                 assert (await grafana.health())[0]
                 before = len(viewer.rows)
-                with anyio.fail_after(10):
+                with anyio.fail_after(15):
                     while len(viewer.rows) < before + 3:
                         await anyio.sleep(0.1)
                 assert viewer.rows[-1]["pid"] == process.pid
@@ -114,7 +114,7 @@ async def test_a_signal_drains_and_removes_the_directory_of_the_socket(command, 
         directory = os.path.dirname(process.handshake.address)
         assert os.path.isdir(directory)
         os.kill(process.pid, number)
-        with anyio.fail_after(10):
+        with anyio.fail_after(15):
             await process._child.wait()
         assert process._child.returncode == 0
         assert not os.path.exists(directory)
@@ -137,7 +137,7 @@ async def test_a_process_without_standard_streams_ends_with_status_0(command):
         async with process.grafana() as grafana:
             await grafana.resource("silence")
         os.kill(process.pid, signal.SIGTERM)
-        with anyio.fail_after(10):
+        with anyio.fail_after(15):
             await process._child.wait()
         assert process._child.returncode == 0
 
@@ -150,5 +150,5 @@ def test_ctrl_c_ends_a_process_that_serves_at_an_address(command):
         if "serving on" in line:
             break
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(15) == 0
     process.stderr.close()

@@ -306,7 +306,7 @@ async def test_the_plugin_exits_soon_after_its_host(tmp_path):
         plugin.process.kill()
         start = time.monotonic()
         await plugin.process.stdout.read()  # ends with the last process that has the pipe open
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 10
     assert not list(tmp_path.iterdir())
 
 

@@ -152,7 +152,7 @@ def test_only_the_process_that_grafana_has_started_is_stopped(folder, name):
         try:
             started.stdout.readline(), other.stdout.readline()
             standalone._stop_managed_process(folder)
-            assert started.wait(5) == -signal.SIGTERM
+            assert started.wait(15) == -signal.SIGTERM
             assert other.poll() is None
         finally:
             started.kill(), other.kill()
@@ -187,7 +187,7 @@ def test_the_process_that_grafana_has_started_ends_with_the_standalone_one(folde
                 (folder / "standalone.txt").unlink()
             else:
                 (folder / "standalone.txt").write_text("127.0.0.1:6")
-            assert started.wait(5) == 0
+            assert started.wait(15) == 0
             assert not started.stderr.read()
         other.kill()
 
@@ -222,5 +222,5 @@ async def test_the_server_ends_with_an_error_when_the_work_is_cancelled_for_whic
         raise asyncio.CancelledError
 
     async with open_application(Catalog(Empty)) as application:
-        with anyio.fail_after(10), pytest.raises(RuntimeError, match="cancelled itself"):
+        with anyio.fail_after(15), pytest.raises(RuntimeError, match="cancelled itself"):
             await serve_application(application, None, work)

@@ -69,10 +69,10 @@ def test_the_request_has_what_the_source_needs(server):
 def test_a_batch_leaves_when_it_is_full_or_old(server):
     with make(server, batch_rows=5, batch_age=60) as push:
         push.send([{"n": n} for n in range(12)])
-        server.arrived.acquire(timeout=5)
-        server.arrived.acquire(timeout=5)
+        server.arrived.acquire(timeout=15)
+        server.arrived.acquire(timeout=15)
         assert push.counts.sent - push.counts.taken >= 2  # the last two wait for others
-        push.flush(5)
+        push.flush(15)
         assert push.counts.waiting == 0
     assert [len(body.splitlines()) for _, _, body in server.requests] == [5, 5, 2]
 
@@ -127,7 +127,7 @@ def test_the_server_can_name_the_time_of_the_next_request(server):
     started = time.monotonic()
     with make(server) as push:
         push.send({"n": 1})
-        server.arrived.acquire(timeout=5)
+        server.arrived.acquire(timeout=15)
     assert time.monotonic() - started >= 1  # also while the client closes
     assert numbers(server) == [1]
 
@@ -214,7 +214,7 @@ def test_values_and_times_that_the_server_takes_in_another_way_are_in_the_log(se
     with make(server) as push:
         for n in range(3):
             push.send({"n": n})
-            push.flush(5)
+            push.flush(15)
     assert (push.counts.taken, push.counts.values_left_out) == (3, 5)
     assert caplog.text.count("the server has left out 2 values, which do not fit") == 1
     assert caplog.text.count("the server warns: the earliest time is 1970-01-01") == 1
@@ -232,7 +232,7 @@ def test_a_function_for_refused_rows_that_fails_does_not_stop_the_client(server,
     server.refuse = lambda row: "bad" if row["n"] == 0 else ""
     with make(server, on_refused=lambda row, reason: 1 / 0) as push:
         push.send([{"n": 0}, {"n": 1}])
-        push.flush(5)
+        push.flush(15)
         push.send({"n": 2})
     assert numbers(server) == [1, 2] and "on_refused has failed" in caplog.text
 
@@ -266,11 +266,11 @@ def test_a_full_buffer_makes_the_program_wait(server):
     server.gate.clear()
     with make(server, buffer_rows=10, batch_rows=5, batch_age=60) as push:
         for n in range(15):  # five are in the request
-            push.send({"n": n}, timeout=5)
+            push.send({"n": n}, timeout=15)
         with pytest.raises(TimeoutError, match="the buffer was full for 0.05 s"):
             push.send({"n": 99}, timeout=0.05)
         threading.Timer(0.05, server.gate.set).start()
-        push.send({"n": 15}, timeout=5)
+        push.send({"n": 15}, timeout=15)
     assert numbers(server) == [*range(16)] and push.counts.dropped == 0
 
 
@@ -278,7 +278,7 @@ def test_a_full_buffer_can_lose_the_oldest_rows_counted(server, caplog):
     server.gate.clear()
     with make(server, buffer_rows=10, batch_rows=5, batch_age=60, full="drop_oldest") as push:
         push.send([{"n": n} for n in range(5)])
-        server.arrived.acquire(timeout=5)
+        server.arrived.acquire(timeout=15)
         for n in range(5, 100):
             push.send({"n": n})
         server.gate.set()
@@ -299,14 +299,14 @@ def test_the_buffer_is_bounded_in_bytes(server):
 def test_a_row_that_is_larger_than_the_buffer_is_sent(server):
     with make(server, buffer_bytes=10, batch_bytes=10) as push:
         push.send({"n": 0, "text": "x" * 100})
-        push.send({"n": 1, "text": "x" * 100}, timeout=5)
+        push.send({"n": 1, "text": "x" * 100}, timeout=15)
     assert numbers(server) == [0, 1]
 
 
 def test_a_batch_larger_than_the_buffer_does_not_block_for_ever(server):
     with make(server, buffer_rows=3, batch_rows=1000, batch_age=60) as push:
         for n in range(10):
-            push.send({"n": n}, timeout=5)
+            push.send({"n": n}, timeout=15)
     assert numbers(server) == [*range(10)]
 
 
@@ -389,7 +389,7 @@ def test_a_flush_has_a_limit_and_loses_nothing(server):
     with pytest.raises(PushUnsent, match="1 row has no answer yet"):
         push.flush(0.05)
     server.gate.set()
-    push.flush(5)
+    push.flush(15)
     assert numbers(server) == [1]
     push.close()
 
@@ -560,9 +560,9 @@ async def test_a_full_buffer_makes_the_task_wait_and_a_cancelled_one_sends_nothi
     server.gate.clear()
     async with AsyncPush(server.url, "a", add_time=False, buffer_rows=5, batch_rows=1) as push:
         for n in range(6):  # one is in the request
-            await asyncio.wait_for(push.send({"n": n}), 5)
+            await asyncio.wait_for(push.send({"n": n}), 15)
             if n == 0:
-                await asyncio.to_thread(server.arrived.acquire, timeout=5)
+                await asyncio.to_thread(server.arrived.acquire, timeout=15)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(push.send({"n": 98}), 0.05)
         task = asyncio.create_task(push.send({"n": 99}))
@@ -583,7 +583,7 @@ async def test_a_refusal_is_raised_in_the_task_that_waits(server):
     server.answers.append((403, {}, {"message": "no"}))
     push = AsyncPush(server.url, "a", buffer_rows=1, batch_rows=1)
     await push.send({"n": 1})
-    await asyncio.to_thread(server.arrived.acquire, timeout=5)
+    await asyncio.to_thread(server.arrived.acquire, timeout=15)
     await push.send({"n": 2})
     waiting = asyncio.create_task(push.send({"n": 3}))
     await asyncio.sleep(0)

@@ -114,7 +114,7 @@ def follow(code, console, folder):
     with file.open("a") as more:
         more.write('{"n": 2}\n')
     process.send_signal(signal.SIGINT)
-    assert "2 rows taken" in process.communicate(timeout=10)[1]
+    assert "2 rows taken" in process.communicate(timeout=20)[1]
 
 
 def console_has(console, path):
@@ -137,7 +137,7 @@ def loop(code, console, folder):
     )
     anyio.run(until, lambda: console_has(console, "host/load"))
     os.killpg(process.pid, signal.SIGINT)  # Ctrl-C is for the whole pipeline
-    assert "rows taken" in process.communicate(timeout=10)[1]
+    assert "rows taken" in process.communicate(timeout=20)[1]
 
 
 POINTS = b"cpu,host=a,cpu=cpu0 usage_idle=98.5,usage_user=1.2 %d\nmem,host=a used=5i %d\n"
@@ -159,7 +159,7 @@ def telegraf(code, console, folder):
         },
         method=output["method"],
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=20) as answer:
         assert answer.status == 200
 
 

@@ -154,7 +154,7 @@ async def test_rotated_files_that_begin_with_the_same_line_are_followed_row_by_r
             path.rename(tmp_path / f"plain.txt.{number}")
             path.write_text(f"start\nc{number}\nd{number}\n")
             wanted += ["start", f"c{number}", f"d{number}"]
-            with anyio.fail_after(10):
+            with anyio.fail_after(15):
                 while len(viewer.rows) < len(wanted) or len(filtered.rows) <= number:
                     await anyio.sleep(0.05)
         assert [row["body"] for row in viewer.rows] == wanted

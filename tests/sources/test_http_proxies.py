@@ -37,7 +37,7 @@ async def through(proxy, kind, scheme: str, source, url: str, secrets=(), **sett
     settings = {"url": url, "proxy": f"{scheme}://127.0.0.1:{proxy.port}", **settings}
     async with serve_in_memory(kind, settings=settings, secrets=dict(secrets)) as grafana:
         viewer = await grafana.follow("messages/-/-" if kind is Http else "messages/-")
-        with anyio.fail_after(10):
+        with anyio.fail_after(15):
             while not (source.open if kind is Http else source.clients):
                 await anyio.sleep(0.01)
         yield grafana, viewer

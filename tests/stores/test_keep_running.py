@@ -1,6 +1,9 @@
 """Streams with `keep_running` are recorded while nobody looks."""
 
 import json
+import time
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import anyio
@@ -21,6 +24,7 @@ class Place(Settings):
 class Kept(DataSource[Place]):
     runs: ClassVar[dict[str, int]] = {}
     """Runs of each path that have not ended."""
+    starts: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         self.store_directory = self.settings.directory
@@ -28,6 +32,7 @@ class Kept(DataSource[Place]):
     @stream("kept/{name}", store=Retention(), keep_running=3600)
     async def kept(self, name: str) -> Rows:
         Kept.runs[name] = Kept.runs.get(name, 0) + 1
+        Kept.starts[name] += 1
         try:
             for n in range(1_000_000):
                 yield {"n": n}
@@ -49,6 +54,7 @@ class Kept(DataSource[Place]):
 @pytest.fixture(autouse=True)
 def no_runs():
     Kept.runs.clear()
+    Kept.starts.clear()
 
 
 async def stored(grafana: Any, path: str) -> int:
@@ -94,18 +100,19 @@ async def test_a_kept_stream_starts_again_after_a_change_of_the_settings_and_a_r
         assert Kept.runs == {"a": 1, "b": 0}
 
 
-async def test_a_kept_stream_ends_after_its_seconds(tmp_path):
+async def test_a_kept_stream_ends_after_its_seconds(tmp_path, monkeypatch):
     settings = {"directory": str(tmp_path)}
+    now = time.time()
+    monkeypatch.setattr(kept_streams, "time", SimpleNamespace(time=lambda: now))
     async with serve_in_memory(Kept, settings=settings) as grafana:
         await (await grafana.follow("short/a")).next()
     async with serve_in_memory(Kept, settings=settings) as grafana:
         await grafana.health()
-        await until(lambda: Kept.runs["a"] == 1)
-        await until(lambda: Kept.runs["a"] == 0)
-    await anyio.sleep(0.25)
+        await until(lambda: Kept.starts["a"] == 2 and Kept.runs["a"] == 0)
+    now += 0.25
     async with serve_in_memory(Kept, settings=settings) as grafana:
         await grafana.health()
-        assert Kept.runs["a"] == 0
+        assert Kept.starts["a"] == 2
 
 
 async def test_of_too_many_kept_streams_the_first_one_ends(tmp_path, monkeypatch):

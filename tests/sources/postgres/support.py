@@ -134,7 +134,7 @@ until = partial(waiting.until, seconds=10.0)
 
 async def running(connection: asyncpg.Connection, viewer: Viewer, insert: str) -> None:
     """Insert rows of -1 until the viewer has one: the stream runs."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(15):
         while not viewer.rows:
             await connection.execute(insert)
             await asyncio.sleep(0.02)

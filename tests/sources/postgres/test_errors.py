@@ -180,7 +180,7 @@ async def test_a_wrong_table_is_named_and_the_others_go_on(server: Server):
         good = await grafana.follow(path("readings"))
         await running(connection, good, "INSERT INTO readings (n) VALUES (-1)")
         degraded = 'aiostream_ds_streams_degraded{status="reconnecting"}'
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(15):
             while (await grafana.metrics()).get(degraded) != len(tables):
                 await asyncio.sleep(0.05)
         await connection.execute(INSERT, 5.0)
@@ -393,10 +393,10 @@ async def test_connections_that_are_not_needed_are_closed(
             assert await connection.fetchval(open_connections) >= 1
             for _ in range(5):
                 await grafana.query(QUERY)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 while await connection.fetchval(open_connections) > 1:
                     await asyncio.sleep(0.01)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while await connection.fetchval(open_connections):
                 await asyncio.sleep(0.01)
     assert "reset by peer" not in server.log[log_before:]

@@ -32,7 +32,7 @@ def channel(name: str) -> str:
 
 async def listening(connection, viewer: Viewer, name: str) -> None:
     """Notify until the viewer has a row: the channel is listened to."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(15):
         while not viewer.rows:
             await connection.execute("SELECT pg_notify($1, '{\"n\": -1}')", name)
             await asyncio.sleep(0.02)
@@ -184,7 +184,7 @@ async def test_a_lost_network_is_noticed_by_the_connection_that_listens(
             await listening(connection, viewer, "news")
             proxy.hold()
             reconnecting = 'aiostream_ds_streams_degraded{status="reconnecting"}'
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(15):
                 while not (await grafana.metrics()).get(reconnecting):
                     await asyncio.sleep(0.02)
             proxy.restore()
@@ -216,7 +216,7 @@ async def test_a_burst_of_notifications_is_received_or_reported(
         await listening(connection, viewer, "news")
         await connection.execute(burst)
         gaps = 0.0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(15):
             while not gaps:
                 await asyncio.sleep(0.05)
                 gaps = (await grafana.metrics())["aiostream_ds_gaps_total"]

@@ -226,6 +226,36 @@ def test_a_tail_with_a_hole_begins_after_it_and_has_no_row_twice(log):
     assert [(m.payload, m.after) for m in tail] == [(b"7", None), (b"9", 7)]
 
 
+def test_rows_after_a_tail_that_ends_with_rows_written_again_are_received_once(log):
+    for prev, last in ((20, 22), (22, 26), (9, 11)):
+        log.write(b"%d" % last, CursorRange("e", prev, last))
+    reader = Reader(log)
+    tail = reader.join()
+    assert [m.payload for m in tail] == [b"22", b"26"]
+    assert reader.follower.delivered == tail[-1]
+    rows = [CursorRange("e", 11, 25), CursorRange("e", 25, 31), CursorRange("e", 31, 32)]
+    reader.follow(*[log.write(b"%d" % row.last, row) for row in rows])
+    assert [(m.payload, m.after) for m in reader.received] == [(b"31", 26), (b"32", None)]
+    assert reader.resets == []
+
+
+@pytest.mark.parametrize("end", [1, 2])
+def test_a_tail_begins_after_messages_whose_schema_nobody_has(log, end):
+    log.write(b"1", CursorRange("e", 0, 1))
+    log.schema = b"gone"  # an entry before had it
+    log.write(b"2", CursorRange("e", 1, 2), schema=b"gone")
+    log.stored_schema = None
+    reader = Reader(log)
+    rows = [CursorRange("e", 2, 3), CursorRange("e", 3, 4)]
+    for row in rows[: end - 1]:
+        log.write(b"%d" % row.last, row, schema=b"s")
+    log.stored_schema = None
+    tail = reader.join()
+    reader.follow(*[log.write(b"%d" % row.last, row, schema=b"s") for row in rows[end - 1 :]])
+    assert [m.payload for m in [*tail, *reader.received]] == [b"3", b"4"]
+    assert reader.resets == []
+
+
 def test_entries_that_were_removed_before_they_were_read_are_a_reset(log, reader):
     first = log.write(b"0")
     reader.follow(first)

@@ -168,17 +168,8 @@ class LogFollower:
     def joined(self) -> list[Incoming]:
         """The last messages of the log, when `request` is None after `join`. From here on,
         messages are delivered."""
-        tail = self._tail or ()
-        self._tail = None
-        joined: list[Incoming] = []
-        for message in tail:
-            fresh = _rows_after(joined[-1].cursors if joined else None, message)
-            if fresh is None:
-                continue
-            if joined and _is_apart(joined[-1].cursors, message.cursors):
-                joined.clear()
-            joined.append(fresh)
-        return joined
+        tail, self._tail = self._tail, None
+        return list(tail or ())
 
     # -- what arrives ----------------------------------------------------------------------------
 
@@ -466,10 +457,7 @@ class LogFollower:
         self._set_last(message)
         if self._tail is not None:
             self._has_delivered = True
-            self._cursors = message.cursors or self._cursors
-            if message.payload and self._schema is not _GONE:
-                self._tail.append(Incoming(message.payload, self._schema, message.cursors))
-                self.delivered = self._tail[-1] if message.cursors else self.delivered
+            self._add_to_tail(self._tail, Incoming(message.payload, self._schema, message.cursors))
         elif self._is_skipping:
             pass
         elif not message.payload:
@@ -479,6 +467,19 @@ class LogFollower:
                 self._reset("the schema of a message is gone")
         else:
             self._deliver_new(message.payload, message.cursors)
+
+    def _add_to_tail(self, tail: deque[Incoming], message: Incoming) -> None:
+        """Keep a message for `joined`, without the rows that the log had before: an entry that was
+        written again after a loss may stand behind later ones."""
+        fresh = _rows_after(self._cursors, message)
+        if fresh is None:
+            return
+        if _is_apart(self._cursors, message.cursors) or message.schema is _GONE:
+            tail.clear()
+        self._cursors = message.cursors or self._cursors
+        if message.payload and message.schema is not _GONE:
+            tail.append(fresh)
+            self.delivered = fresh if message.cursors else self.delivered
 
     def _lacks_rows_before(self, message: ChannelMessage, is_contiguous: bool) -> bool:
         """Whether rows before a message are missing that the source may have."""

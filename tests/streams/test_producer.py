@@ -8,7 +8,13 @@ import orjson
 import pytest
 
 from aiostream_ds._channels.observer import ChannelKey
-from aiostream_ds._channels.policy import BROWSER_QUEUE, HIGH_WATER_ITERATIONS, Buffer, Policy
+from aiostream_ds._channels.policy import (
+    BROWSER_QUEUE,
+    HIGH_WATER_ITERATIONS,
+    READ_AHEAD,
+    Buffer,
+    Policy,
+)
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._streams.producer import pause_generator
 from tests.channels.parts import REAL, SCHEMA, Parts, encode, packet, rows_of
@@ -114,6 +120,43 @@ async def test_an_author_who_never_waits_blocks_no_task_and_loses_no_rows(parts)
     counts = subscription.statistics()
     subscription.leave()
     assert got == list(range(len(got))) and counts.dropped_rows == 0
+    await registry.aclose()
+
+
+async def test_with_block_an_author_who_never_waits_is_a_batch_ahead_of_a_subscriber_that_takes(
+    parts,
+):
+    registry, count = parts.registry.ChannelRegistry(), 0
+
+    async def generator():
+        nonlocal count
+        while True:
+            yield count
+            count += 1
+
+    policy = Policy(Buffer(rows=1000, full="block"))
+    subscription = registry.join(KEY, parts.stream(generator, rows=10), policy)
+    got = []
+    while len(got) < 200:
+        await asyncio.sleep(READ_AHEAD / 2)
+        assert count <= len(got) + 10
+        got += rows_of(subscription.receive_nowait())
+    assert got == list(range(len(got)))
+    await registry.aclose()
+
+
+async def test_with_block_an_author_fills_the_queue_of_a_subscriber_that_takes_nothing(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(100):
+            yield number
+
+    policy = Policy(Buffer(rows=50, full="block"))
+    subscription = registry.join(KEY, parts.stream(generator, rows=10), policy)
+    await asyncio.sleep(10 * READ_AHEAD)
+    assert subscription.is_full
+    assert rows_of(subscription.receive_nowait()) == list(range(50))
     await registry.aclose()
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "PACKET_BYTES",
     "PATIENCE",
     "QUEUE_BYTES",
+    "READ_AHEAD",
     "ROW_BYTES",
     "SCHEMA_ALWAYS",
     "SCHEMA_REPEAT",
@@ -131,6 +132,15 @@ PATIENCE: Annotated[
         " nothing."
     ),
 ] = 1.0
+
+READ_AHEAD: Annotated[
+    float,
+    Meta(
+        description="Seconds for which a stream with the buffer `block` that never waits pauses"
+        " after a packet that no subscriber has taken: what is written at once is still in the"
+        " processor's cache."
+    ),
+] = 0.01
 
 LAG_END: Annotated[
     float,

@@ -386,6 +386,7 @@ class _Producer:
                 if not (is_blocking or channel.above_high_water):
                     break
                 await asyncio.sleep(0)
+            await channel.wait_for_demand()
         await channel.drain()
         self._is_pausing = False
         self._limit = self._size

@@ -627,7 +627,7 @@ async def test_a_server_with_another_key_reports_messages_that_it_cannot_read():
     [
         {"uid": "other"},
         {"settings": {"place": "elsewhere"}},
-        {"secrets": {"token": "other"}},
+        {"secrets": {"token": "token-of-tests-2"}},
     ],
 )
 async def test_other_data_sources_and_settings_never_share(others):

@@ -72,6 +72,7 @@ ASYNCIO = {
     "_cluster/nats/nats_log.py",
     "_cluster/nats/nats_streams.py",
     "_cluster/nats/nats_sweep.py",
+    "_cluster/nats/shared_call.py",
     "_grafana/application.py",
     "_grafana/followed_rows.py",
     "_grafana/instances.py",

@@ -94,6 +94,29 @@ async def nodes() -> AsyncIterator[Nodes]:
         await asyncio.gather(*made.tasks, return_exceptions=True)
 
 
+async def test_a_listener_that_cannot_be_watched_does_not_keep_the_others_from_theirs(caplog):
+    class Partial(ModelEngine):
+        refused = frozenset({"a", "c"})
+
+        async def watch(self, channel: str) -> None:
+            if channel in self.refused:
+                raise EngineError(f"no right to {channel}")
+            await super().watch(channel)
+
+    async with nodes() as made:
+        node = await made.node(Partial)
+        heard: list[str] = []
+        for channel in "abcd":
+            node.listen(channel, lambda event, channel=channel: heard.append(channel))
+        await asyncio.sleep(10)
+        assert sorted(heard) == ["b", "d"]
+        reasons = sorted(each.reason for each in caplog.records if hasattr(each, "reason"))
+        assert reasons == ["no right to a", "no right to c"]  # once, not at each attempt
+        made.engines[0].refused = frozenset()
+        await asyncio.sleep(1)
+        assert sorted(heard) == ["a", "b", "c", "d"]
+
+
 @pytest.mark.slow
 async def test_a_node_gives_up_what_the_engine_has_as_its_own_long_after_it_has_left():
     async with nodes() as made:

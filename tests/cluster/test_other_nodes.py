@@ -114,3 +114,11 @@ def test_all_nodes_are_asked_for_if_some_cannot_be_seen():
     detection = Detection()
     ages = {f"n{number:02}": 0.1 for number in range(40)}
     assert len({node for _ in range(3) for node in detection.questions(ages, list(ages))}) == 40
+
+
+def test_a_silent_node_is_asked_for_again_when_it_is_known_whether_it_has_crashed(detection):
+    assert not detection.ask(1.0, is_watched=False)
+    assert detection.known_in(1.1) == pytest.approx(0.14)
+    assert not detection.ask(1.2, is_watched=False)
+    assert detection.known_in(1.2) == pytest.approx(0.04)
+    assert detection.ask(1.25, is_watched=False)

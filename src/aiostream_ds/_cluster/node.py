@@ -105,6 +105,7 @@ class ClusterNode:
         self._reconnected_at = -inf
         self._listeners: dict[str, Callable[[Event], None]] = {}
         self._unwatched: set[str] = set()  # channels of listeners
+        self._watch_errors: dict[str, str] = {}  # why some of them are not watched
         self._must_watch = anyio.Event()
         self._lease_changed = anyio.Event()
         self._all_left = anyio.Event()
@@ -225,6 +226,7 @@ class ClusterNode:
             return channel not in self._listeners
         del self._listeners[channel]
         self._unwatched.discard(channel)
+        self._watch_errors.pop(channel, None)
         if self._is_open:
             await self.engine.unwatch(channel)
         if channel not in self._listeners:
@@ -406,7 +408,7 @@ class ClusterNode:
                     if before - self.alive or asked % _FULL_CHECK == 0:
                         for member in tuple(self._members.values()):
                             member.check_owner(self.alive)
-            await anyio.sleep(max(began + self._others.interval - anyio.current_time(), 0.0))
+            await anyio.sleep(self._others.pause(began))
 
     # -- notifications ---------------------------------------------------------------------------
 
@@ -424,17 +426,29 @@ class ClusterNode:
         while True:
             await self._must_watch.wait()
             self._must_watch = anyio.Event()
-            for channel in tuple(self._unwatched) if self._is_open else ():
-                try:
-                    await self.engine.watch(channel)
-                except EngineError:
-                    break
-                self._unwatched.discard(channel)
-                if (listener := self._listeners.get(channel)) is not None:
-                    listener(Reconnected())
+            if self._is_open:
+                async with anyio.create_task_group() as group:
+                    for channel in tuple(self._unwatched):
+                        group.start_soon(self._watch_for_listener, channel)
             if self._unwatched:
                 await anyio.sleep(_RETRY)
                 self._must_watch.set()
+
+    async def _watch_for_listener(self, channel: str) -> None:
+        try:
+            await self.engine.watch(channel)
+        except EngineError as error:
+            if self._watch_errors.get(channel) != str(error):  # once for each reason
+                self._watch_errors[channel] = str(error)
+                log.warning(
+                    "a channel cannot be watched; it is tried again",
+                    extra={"channel": channel, "reason": str(error)},
+                )
+            return
+        self._watch_errors.pop(channel, None)
+        self._unwatched.discard(channel)
+        if (listener := self._listeners.get(channel)) is not None:
+            listener(Reconnected())
 
     def _dispatch(self, event: Event) -> None:
         if not isinstance(event, Reconnected):

@@ -57,6 +57,10 @@ class CrashDetection:
         """Whether a node may have crashed."""
         return bool(self._silent)
 
+    def known_in(self, now: float) -> float:
+        """Seconds until the first of these nodes has been silent for long enough."""
+        return min(self._silent.values()) + self._silence - now
+
     def questions(self, ages: Mapping[str, float], owners: Collection[str]) -> list[str]:
         """The nodes whose connections to ask for: those that have missed a renewal, and those that
         were not seen yet; more and more seldom if they cannot be seen.
@@ -125,13 +129,15 @@ class OtherNodes:
         self._engine, self._name, self._lease, self._owners = engine, name, lease, owners
         self._crashes = CrashDetection(lease)
 
-    @property
-    def interval(self) -> float:
-        """Seconds between two questions: more with many nodes."""
-        shortest = self._lease / _POLLS
-        if self._crashes.suspects:
-            return shortest
-        return min(max(shortest, _PER_NODE * len(self.alive)), self._lease / 2)
+    def pause(self, began: float) -> float:
+        """Seconds until the next question, after one that has begun then: more with many nodes; if
+        one is silent, when it is known whether it has crashed."""
+        now, shortest = anyio.current_time(), self._lease / _POLLS
+        if not self._crashes.suspects:
+            shortest = min(max(shortest, _PER_NODE * len(self.alive)), self._lease / 2)
+        pause = max(began + shortest - now, 0.0)
+        known_in = self._crashes.known_in(now) if self._crashes.suspects else 0.0
+        return min(pause, known_in) if known_in > 0 else pause
 
     def reconnected(self) -> None:
         """This node has connected again."""

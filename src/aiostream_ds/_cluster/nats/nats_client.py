@@ -278,6 +278,10 @@ class NatsClient:
             MissingPermission: the user may not subscribe to this subject.
         """
         await self.flush()
+        self.raise_if_refused(number)
+
+    def raise_if_refused(self, number: int) -> None:
+        """For who has waited for `flush` since the subscription. Raises MissingPermission."""
         subscription = self._subscriptions.get(number)
         if subscription is not None and subscription.error is not None:
             raise subscription.error

@@ -34,6 +34,7 @@ from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
 from aiostream_ds._cluster.nats.nats_streams import Streams
 from aiostream_ds._cluster.nats.nats_subjects import Subjects
 from aiostream_ds._cluster.nats.nats_sweep import Sweep
+from aiostream_ds._cluster.nats.shared_call import SharedCall
 from aiostream_ds._cluster.overview import ClusterOverview
 
 __all__ = ["NatsEngine"]
@@ -68,6 +69,7 @@ class NatsEngine:
         self._sweep = Sweep(self._jetstream, self._subjects, self._idle)
         self._sweeping: asyncio.Task[None] | None = None
         self._watched: dict[str, int] = {}
+        self._have_subscriptions = SharedCall(self._reach_servers, "nats subscriptions")
         self._is_looking = False
 
     async def open(self) -> None:
@@ -92,6 +94,7 @@ class NatsEngine:
             task.cancel()
             await asyncio.wait([task])
         await self._presence.aclose()
+        await self._have_subscriptions.aclose()
         await self._client.aclose()
         self._events.close()
 
@@ -163,16 +166,24 @@ class NatsEngine:
             self._watched[channel] = self._client.subscribe(
                 self._subjects.live_of(channel), handler
             )
+        number = self._watched[channel]
         try:
-            await self._client.confirm(self._watched[channel])
-            await self._streams.reach_leader()
+            await self._have_subscriptions()
+            self._client.raise_if_refused(number)
         except BaseException:
             if is_new:
                 await self.unwatch(channel)
             raise
 
+    async def _reach_servers(self) -> None:
+        """Wait until the servers have all subscriptions that were made before. Many channels that
+        are watched at the same time wait for one answer."""
+        await self._client.flush()
+        await self._streams.reach_leader()
+
     async def unwatch(self, channel: str) -> None:
         """See `Engine`."""
+        self._logs.unwatched(channel)
         number = self._watched.pop(channel, None)
         if number is not None:
             self._client.unsubscribe(number)
@@ -207,8 +218,8 @@ class NatsEngine:
         message = live_message(stored)
         if message is None:
             return
+        self._logs.saw(channel, message)
         if not message.node:
             self._events.put(Resigned(channel, message.id.term))
             return
-        self._logs.saw(channel, message)
         self._events.put(Appended(channel, message.entry))

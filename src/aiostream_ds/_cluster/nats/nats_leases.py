@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from aiostream_ds._cluster.nats.nats_jetstream import JetStream, NotExpected, StoredMessage
 from aiostream_ds._cluster.nats.nats_subjects import Subjects, from_token
+from aiostream_ds._cluster.nats.shared_call import SharedCall
 
 __all__ = ["Presence"]
 
@@ -35,8 +36,7 @@ class Presence:
         self._jetstream = jetstream
         self._subjects = subjects
         self._renewal = _Renewal(0, 0.0)
-        self._running: asyncio.Task[Mapping[str, float]] | None = None
-        self._next: asyncio.Task[Mapping[str, float]] | None = None
+        self._leases = SharedCall(self._read_leases, "nats leases")
 
     async def renew(self, node: str, seconds: float) -> None:
         """Make a lease valid for so many seconds from now."""
@@ -45,8 +45,9 @@ class Presence:
         self._renewal = _Renewal(sequence, self._loop_time())
 
     async def end(self, node: str, age: float) -> None:
-        """End a lease, unless it was renewed less than `age` seconds ago."""
-        leases, now = await self._read_leases()
+        """End a lease, unless it was renewed less than `age` seconds ago. Calls at the same time
+        share the request for the leases."""
+        leases, now = await self._leases()
         subject = self._subjects.node(node)
         for lease in leases:
             if lease.subject == subject and lease.time + age <= now:
@@ -73,37 +74,17 @@ class Presence:
     async def valid_nodes(self) -> Mapping[str, float]:
         """The nodes with a valid lease, and its age in seconds. Calls at the same time share the
         requests."""
-        if self._next is None:
-            task = asyncio.create_task(self._read_after(self._running), name="nats leases")
-            task.add_done_callback(_forget_error)
-            self._next = task
-        return await asyncio.shield(self._next)
-
-    async def _read_after(
-        self, earlier: "asyncio.Task[Mapping[str, float]] | None"
-    ) -> Mapping[str, float]:
-        """Read the leases once an earlier reading has ended: its requests may have been answered
-        before the caller of this one has called."""
-        if earlier is not None:
-            await asyncio.wait([earlier])
-        self._running, self._next = self._next, None
-        return await self._valid_nodes()
-
-    async def aclose(self) -> None:
-        """End what runs."""
-        tasks = [each for each in (self._running, self._next) if each is not None]
-        self._running = self._next = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _valid_nodes(self) -> Mapping[str, float]:
-        leases, now = await self._read_leases()
+        leases, now = await self._leases()
         return {
             from_token(lease.subject.rpartition(".")[2]): now - lease.time
             for lease in leases
-            if lease.time + float(lease.headers.get(_SECONDS, "0")) > now
+            if (seconds := float(lease.headers.get(_SECONDS, "0"))) > 0  # `now` may be too early
+            and lease.time + seconds > now
         }
+
+    async def aclose(self) -> None:
+        """End what runs."""
+        await self._leases.aclose()
 
     async def _read_leases(self) -> tuple[Sequence[StoredMessage], float]:
         """The leases, also those that have ended, and the time of the server then, or a little
@@ -135,9 +116,3 @@ class Presence:
 def _lease_headers(seconds: float) -> dict[str, str]:
     kept = math.ceil(seconds) + _KEPT
     return {_SECONDS: repr(float(seconds)), "Nats-TTL": f"{kept}s"}
-
-
-def _forget_error(task: asyncio.Task[Mapping[str, float]]) -> None:
-    """Those who have waited for the task may all be cancelled."""
-    if not task.cancelled():
-        task.exception()

@@ -7,6 +7,7 @@ appending in a term, is one compare-and-set operation on one subject.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container
+from typing import TypeGuard
 
 from aiostream_ds._cluster.engine import (
     READ_BYTES,
@@ -23,6 +24,7 @@ from aiostream_ds._cluster.engine import (
 from aiostream_ds._cluster.nats.nats_entries import (
     HEADER_BYTES,
     LogMessage,
+    SchemaPlace,
     foreign_message,
     log_message,
 )
@@ -75,7 +77,8 @@ class ChannelLogs:
         self._now = now
         self._lost = lost
         self._timeout = timeout
-        self._tails = Tails()
+        self._tails = Tails()  # of the channels that this node owns
+        self._ends = Tails()  # of those that it watches
         self._sequences = KnownSequences()
         self._highest = 0
 
@@ -84,11 +87,23 @@ class ChannelLogs:
     async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
         """See `Engine.take`."""
         started = self._time()
+        alive: Container[str] = ()
+        end = self._ends.get(channel, self._jetstream.connection_number)
+        if end is not None and end.node != node:  # else it may be the same call again
+            if end.node:
+                alive = await self._valid_nodes()
+            if end.node not in alive:
+                try:
+                    return await self._take_after(channel, node, payload, end)
+                except NotExpected:  # there are later messages
+                    pass
         while True:
             connection = self._jetstream.connection_number
             last = await self._last(channel)
             if last is not None and last.node not in ("", node):
-                if last.node in await self._valid_nodes():
+                if last.node not in alive:
+                    alive = await self._valid_nodes()
+                if last.node in alive:
                     return Ownership(last.node, last.id.term, False, last.id)
             schema = await self._schema_of(last)
             if last is not None and last.node == node:
@@ -96,15 +111,26 @@ class ChannelLogs:
                 if first is not None and first.payload == payload:
                     self._tails.set(channel, tail_after(last, schema, connection))
                     return Ownership(node, last.id.term, True, first.previous)
-            before = START if last is None else last.id
-            term = max(int(self._now() * 1000), before.term + 1)
-            message = LogMessage(0, EntryId(term, 0), before, node, 0, None, None, payload)
             try:
-                await self._store(channel, message, tail_after(last, schema, connection), None)
+                tail = tail_after(last, schema, connection)
+                return await self._take_after(channel, node, payload, tail)
             except NotExpected:  # another node was faster
                 self._check_time(channel, started)
-                continue
-            return Ownership(node, term, True, before)
+
+    async def _take_after(self, channel: str, node: str, payload: bytes, tail: Tail) -> Ownership:
+        """Begin a term after the end of the log.
+
+        Raises:
+            NotExpected: it is not the end.
+            EngineError: the server has lost messages meanwhile; the term may have begun.
+        """
+        term = max(int(self._now() * 1000), tail.id.term + 1)
+        message = LogMessage(0, EntryId(term, 0), tail.id, node, 0, None, None, payload)
+        try:
+            await self._store(channel, message, tail, None)
+        except LogLost as error:
+            raise EngineError(str(error)) from error
+        return Ownership(node, term, True, tail.id)
 
     async def resign(self, channel: str, node: str, term: int) -> None:
         """See `Engine.resign`."""
@@ -187,6 +213,8 @@ class ChannelLogs:
         """Store a message after the end of the log, and with a schema if it is given or would be
         removed soon. Raises NotExpected."""
         bound = self._jetstream.max_payload - HEADER_BYTES
+        if schema is None and tail.schema is None and self._is_due(tail.place):
+            tail = tail._replace(schema=await self._schema_at(tail.place))
         message = self._with_schema(message, tail, schema, bound)
         data = message.stored_payload()
         if len(data) > bound:
@@ -206,8 +234,10 @@ class ChannelLogs:
         kept = message.schema or tail.schema
         stored = message._replace(sequence=sequence)
         self._tails.set(channel, tail_after(stored, kept, tail.connection))
-        self._highest = max(self._highest, sequence)
-        if sequence <= highest:
+        if sequence > highest:
+            self._highest = max(self._highest, sequence)
+        else:
+            self._highest = sequence  # else each message up to the former one would be a loss
             await self._check_after_loss(channel, message, tail)
 
     def _with_schema(
@@ -218,10 +248,14 @@ class ChannelLogs:
         place, known = tail.place, tail.schema
         if place is None:
             return message
-        is_due = message.id.number == 0 or place.age >= self._entries // 2
+        is_due = message.id.number == 0 or self._is_due(place)
         if known is not None and is_due and len(known) + len(message.payload) <= bound:
             return message._replace(schema=known)
         return message._replace(place=place)
+
+    def _is_due(self, place: SchemaPlace | None) -> TypeGuard[SchemaPlace]:
+        """Whether the message with the schema will be removed soon."""
+        return place is not None and place.age >= self._entries // 2
 
     def _too_large(self, channel: str, size: int, bound: int) -> EntryTooLarge:
         return EntryTooLarge(f"{channel}: expected an entry of at most {bound} bytes, got {size}")
@@ -263,11 +297,23 @@ class ChannelLogs:
     def forget(self) -> None:
         """The server may have lost messages: look before the next append."""
         self._tails.clear()
+        self._ends.clear()
         self._sequences.clear()
 
     def saw(self, channel: str, message: LogMessage) -> None:
-        """A watched channel has a new message: it may be asked for what follows it."""
-        self._sequences.add(channel, message.id, message.sequence)
+        """A watched channel has a new message: it may be asked for what follows it, and it can be
+        taken without a question for the end of its log."""
+        connection = self._jetstream.connection_number
+        self._highest = max(self._highest, message.sequence)
+        if message.node:
+            self._sequences.add(channel, message.id, message.sequence)
+        own = self._tails.get(channel, connection)
+        if own is None or own.node != message.node:
+            self._ends.set(channel, tail_after(message, message.schema, connection))
+
+    def unwatched(self, channel: str) -> None:
+        """Messages of the channel are not seen any more."""
+        self._ends.remove(channel)
 
     async def _entries_from(
         self, channel: str, start: int, after: EntryId, limit: int, last: LogMessage
@@ -362,7 +408,10 @@ class ChannelLogs:
         """The schema that the channel has after a message."""
         if message is None or message.schema is not None or message.place is None:
             return None if message is None else message.schema
-        found = await self._message(message.place.sequence)
+        return await self._schema_at(message.place)
+
+    async def _schema_at(self, place: SchemaPlace) -> bytes | None:
+        found = await self._message(place.sequence)
         return None if found is None else found.schema
 
 

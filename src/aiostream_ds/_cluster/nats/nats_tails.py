@@ -42,7 +42,7 @@ def tail_after(message: LogMessage | None, schema: bytes | None, connection: int
 
 
 class Tails:
-    """The tails of the channels to which this node appends, for the current connection."""
+    """The ends of logs, for the current connection."""
 
     def __init__(self) -> None:
         self._tails: dict[str, Tail] = {}

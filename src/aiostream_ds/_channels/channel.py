@@ -314,8 +314,8 @@ class Channel:
                     subscription.evict_if_stalled()
 
     async def wait_for_demand(self) -> None:
-        """With the policy "block", wait until some subscriber has taken everything, for `READ_AHEAD`
-        seconds at most. For a runner that never waits otherwise. Safe to cancel."""
+        """With the policy "block", wait until some subscriber has taken everything, but not longer
+        than `READ_AHEAD`. For a runner that never waits otherwise. Safe to cancel."""
         if self._blocks and self.open and not self.has_demand:
             await self._wait_until_received(self.time() + READ_AHEAD)
 

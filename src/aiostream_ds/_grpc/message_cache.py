@@ -1,11 +1,16 @@
 """Keeps decoded messages that come again in call after call, as plugin contexts do.
 
 A host written in Go encodes the entries of a map in a random order, so that a context has hundreds
-of encodings. A message is found by its bytes or, if these are new, by a key without that order.
+of thousands of encodings. All have the same length, and the same bytes at the same places but in
+the runs of map entries, each of which has the same entries in another order.
 """
 
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import permutations
+from math import factorial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import betterproto2
 
@@ -18,146 +23,203 @@ T = TypeVar("T", bound=betterproto2.Message)
 _ITEMS, _ITEM_BYTES, _BYTES = 256, 64 * 1024, 4 * 1024 * 1024
 """How many messages of a class are kept, how large each may be, and how large all together."""
 
-_Key = tuple[Any, ...]
+
+_ORDERS_BYTES = 4096
+"""Bytes of all orders of a run of map entries up to which all are kept: for some secrets."""
+
+_Split = Callable[[bytes, int, int], list[bytes]]
 
 
 class CachingMessageDecoder(Generic[T]):
     """A function that decodes `kind` and returns the same object for the same message, in whatever
-    order its map entries are. Do not change that object."""
+    order its map entries are. Every byte is compared with those of the kept message. Do not change
+    that object."""
 
     def __init__(self, kind: type[T]) -> None:
         self._parse = Decoder(kind).parse
-        self._unordered = _Unordered(kind)
-        self._by_bytes = _Kept(self._find)
-        self._by_key = _Kept(self._find)
+        self._maps = _Maps(kind)
+        # by the length of a message: how long its start is, and by that start what is kept
+        self._kept: dict[int, dict[int, dict[bytes, list[_Kept]]]] = {}
+        self._items = self._bytes = 0
 
     def __call__(self, data: bytes) -> T:
-        message: T = self._by_bytes[data]
+        by_size = self._kept.get(len(data))
+        if by_size is not None:
+            for size, by_start in by_size.items():  # of contexts nearly always one
+                for kept in by_start.get(data[:size], ()):
+                    if kept.is_of(data):
+                        found: T = kept.message
+                        return found
+        message = self._parse(data)
+        if len(data) <= _ITEM_BYTES:
+            self._keep(_Kept(data, self._maps.runs(data, message), message))
         return message
 
     def forget(self, is_unused: Callable[[T], bool]) -> None:
         """Drop the messages, and their bytes, for which this is true."""
-        self._unordered.clear()
-        for kept in (self._by_bytes, self._by_key):
-            for key in [key for key, message in kept.items() if is_unused(message)]:
-                del kept[key]
+        used = [kept for kept in self.kept() if not is_unused(kept.message)]
+        self._clear()
+        for kept in used:
+            self._keep(kept)
 
-    def _find(self, data: bytes) -> T:
-        """The message of bytes that are not kept."""
-        if not self._unordered.has_maps:
-            return self._parse(data)
-        try:
-            key = self._unordered.key(data)
-        except (IndexError, ValueError):
-            return self._parse(data)  # raises an error that names the fault
-        message: T | None = self._by_key.get(key)
-        if message is None:
-            message = self._parse(data)
-            # of entries with the same map key the last one counts: their order matters
-            if _entries(key) == self._unordered.items(message):
-                self._by_key.keep(key, message, len(data))
-        return message
+    def kept(self) -> "Iterator[_Kept]":
+        """What is kept of each message."""
+        for by_size in self._kept.values():
+            for by_start in by_size.values():
+                for several in by_start.values():
+                    yield from several
 
+    def _keep(self, kept: "_Kept") -> None:
+        if self._items >= _ITEMS or self._bytes + kept.size > _BYTES:
+            self._clear()
+        self._items += 1
+        self._bytes += kept.size
+        by_start = self._kept.setdefault(kept.size, {}).setdefault(len(kept.start), {})
+        by_start.setdefault(kept.start, []).append(kept)
 
-class _Kept(dict[Any, Any]):
-    """What was made of messages. All is dropped when it is too much. `kept[data]` makes what is not
-    in it."""
-
-    def __init__(self, make: Callable[[bytes], Any]) -> None:
-        self._make = make
-        self._bytes = 0  # with those that `forget` has dropped: then it is too much earlier
-
-    def __missing__(self, data: bytes) -> Any:
-        made = self._make(data)
-        self.keep(data, made, len(data))
-        return made
-
-    def keep(self, key: Any, made: Any, size: int) -> None:
-        if size > _ITEM_BYTES:
-            return
-        if len(self) >= _ITEMS or self._bytes + size > _BYTES:
-            self.clear()
-        self[key] = made
-        self._bytes += size
-
-    def clear(self) -> None:
-        super().clear()
-        self._bytes = 0
+    def _clear(self) -> None:
+        self._kept.clear()
+        self._items = self._bytes = 0
 
 
-class _Unordered:
-    """Makes keys of encoded messages of a class. The keys of two encodings are equal if these
-    differ in the order of map entries only."""
+class _Run(NamedTuple):
+    """Adjacent entries of a map, which may come in any order: their place, and their bytes."""
+
+    begin: int
+    end: int
+    entries: list[bytes]
+
+
+class _Kept:
+    """A message, and what all its encodings have in common: their size and start, and at fixed
+    places other texts and runs of map entries."""
+
+    __slots__ = ("_long_runs", "_short_runs", "_texts", "message", "size", "start")
+
+    def __init__(self, data: bytes, runs: list[_Run], message: Any) -> None:
+        self.message = message
+        self.size = len(data)
+        ends = [0, *(run.end for run in runs)]
+        begins = [*(run.begin for run in runs), len(data)]
+        texts = [(end, data[end:begin]) for end, begin in zip(ends, begins, strict=True)]
+        self.start = texts[0][1]
+        self._texts = texts[1:]
+        self._short_runs: list[tuple[int, int, frozenset[bytes]]] = []
+        self._long_runs: list[_LongRun] = []
+        for begin, end, entries in runs:
+            if factorial(min(len(entries), 9)) * (end - begin) > _ORDERS_BYTES:
+                self._long_runs.append(_LongRun(begin, end, entries))
+            else:
+                orders = frozenset(map(b"".join, permutations(entries)))
+                self._short_runs.append((begin, end, orders))
+
+    def is_of(self, data: bytes) -> bool:
+        """Whether data of the same size, with the same start, is an encoding of the message."""
+        for position, text in self._texts:
+            if not data.startswith(text, position):
+                return False
+        for begin, end, orders in self._short_runs:
+            if data[begin:end] not in orders:
+                return False
+        for run in self._long_runs:
+            if not run.is_of(data):
+                return False
+        return True
+
+
+class _LongRun:
+    """A run with too many orders to keep them."""
+
+    __slots__ = ("_begin", "_end", "_entries", "_split")
+
+    def __init__(self, begin: int, end: int, entries: list[bytes]) -> None:
+        self._begin, self._end = begin, end
+        self._entries = sorted(entries)
+        self._split: _Split | None = None
+
+    def is_of(self, data: bytes) -> bool:
+        """Whether the bytes at the place of the run are its entries, in whatever order."""
+        split = self._split
+        if split is None:  # now: many messages come once
+            split = self._split = _splitter(frozenset(map(_header_of, self._entries)))
+        # equal lists have as many bytes as the run: then nothing was left out
+        return sorted(split(data, self._begin, self._end)) == self._entries
+
+
+class _Maps:
+    """Finds the map entries of encoded messages of a class."""
 
     def __init__(self, kind: Any) -> None:
-        self._maps: list[str] = []
-        self._nested: dict[str, _Unordered] = {}  # messages with maps
-        self._fields: dict[int, _Unordered | None] = {}  # these and, as None, maps; by tag
-        self.has_maps = False
-        self._keys = _Kept(self.key)
+        self._names: list[str] = []
+        self._nested: dict[str, _Maps] = {}  # messages with maps
+        self._fields: dict[int, _Maps | None] = {}  # these and, as None, maps; by tag
         meta = kind._betterproto
         for name, field in meta.meta_by_field_name.items():
             if field.proto_type == betterproto2.TYPE_MAP:
-                self._maps.append(name)
+                self._names.append(name)
                 self._fields[field.number << 3 | 2] = None
             elif field.proto_type == betterproto2.TYPE_MESSAGE and not field.repeated:
-                nested = _Unordered(meta.cls_by_field[name])
-                if nested.has_maps:
+                nested = _Maps(meta.cls_by_field[name])
+                if nested._fields:
                     self._nested[name] = self._fields[field.number << 3 | 2] = nested
-        self.has_maps = bool(self._fields)
 
-    def key(self, data: bytes) -> _Key:
-        """The set of map entries, then all other bytes in their order, with the keys of messages
-        that have maps in place of these. Raises IndexError or ValueError for malformed ones."""
-        entries: list[bytes] = []
-        others: list[Any] = []
-        fields = self._fields
-        position = start = 0  # start: of what is not in the key yet
-        end = len(data)
+    def runs(self, data: bytes, message: Any) -> list[_Run]:
+        """The runs of a decoded message whose entries mean the same in every order."""
+        found: list[_Run] = []
+        # of entries with the same map key the last one counts: their order matters
+        if self._find(data, 0, len(data), found) == self._items(message):
+            return found
+        return []
+
+    def _find(self, data: bytes, position: int, end: int, found: list[_Run]) -> int:
+        """Append the runs of entries between two positions. Returns how many entries there are."""
+        count = 0
+        run_tag, begin, entries = -1, position, list[bytes]()
         while position < end:
-            tag = data[position]
-            value = position + 1
-            if tag > 127:
-                tag, value = read_varint(data, position)
-            size = data[value]
-            if tag not in fields:
-                if tag & 7 == 2 and size < 128:  # most fields
-                    position = value + 1 + size
-                else:
-                    position = position_after(data, tag, value)
-                continue
-            content = value + 1
-            if size > 127:
-                size, content = read_varint(data, value)
-            after = content + size
-            nested = fields[tag]
-            if nested is not None:
-                # some secrets have few orders, so most of these keys are known
-                others += data[start:value], nested._keys[data[content:after]]
+            start = position
+            tag, position = _varint(data, position)
+            nested = self._fields.get(tag)
+            if tag != run_tag and len(entries) > 1:
+                found.append(_Run(begin, start, entries))
+            if tag != run_tag:
+                run_tag, begin, entries = tag, start, []
+            if tag in self._fields and nested is None:
+                position = position_after(data, tag, position)
+                entries.append(data[start:position])
+                count += 1
+            elif nested is not None:
+                size, position = _varint(data, position)
+                count += nested._find(data, position, position + size, found)
+                position += size
             else:
-                if start < position:
-                    others.append(data[start:position])
-                entries.append(data[position:after])
-            position = start = after
-        if position != end:
-            raise IndexError
-        return (frozenset(entries), *others, data[start:])
-
-    def items(self, message: Any) -> int:
-        """How many items the maps of a message have."""
-        count = sum(len(getattr(message, name)) for name in self._maps)
-        for name, nested in self._nested.items():
-            inner = getattr(message, name)
-            count += 0 if inner is None else nested.items(inner)
+                position = position_after(data, tag, position)
+        if len(entries) > 1:
+            found.append(_Run(begin, end, entries))
         return count
 
-    def clear(self) -> None:
-        """Forget the bytes of nested messages: they have secrets."""
-        for nested in self._nested.values():
-            nested._keys.clear()
-            nested.clear()
+    def _items(self, message: Any) -> int:
+        """How many items the maps of a message have."""
+        count = sum(len(getattr(message, name)) for name in self._names)
+        for name, nested in self._nested.items():
+            inner = getattr(message, name)
+            count += 0 if inner is None else nested._items(inner)
+        return count
 
 
-def _entries(key: _Key) -> int:
-    """How many map entries a key has."""
-    return len(key[0]) + sum(_entries(part) for part in key[1:] if isinstance(part, tuple))
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    number = data[position]
+    return read_varint(data, position) if number > 127 else (number, position + 1)
+
+
+def _header_of(entry: bytes) -> tuple[bytes, int]:
+    """The tag and the size of a map entry, and the size of what follows."""
+    size, after = _varint(entry, _varint(entry, 0)[1])
+    return entry[:after], size
+
+
+@lru_cache(maxsize=64)
+def _splitter(headers: frozenset[tuple[bytes, int]]) -> _Split:
+    """A function that finds entries with these headers. None of these is the start of another one,
+    as each is two varints."""
+    kinds = (re.escape(header) + b".{%d}" % size for header, size in sorted(headers))
+    return re.compile(b"|".join(kinds), re.DOTALL).findall

@@ -21,6 +21,7 @@ class NumberedUpstream:
     Attributes:
         runs: how often each channel was followed.
         running: by how many connections each channel is followed now.
+        readers: the processes of these, if they name themselves.
     """
 
     def __init__(self, hertz: float, before: float) -> None:
@@ -28,6 +29,7 @@ class NumberedUpstream:
         self.start = time.time() * 1000 - before * 1000
         self.runs: Counter[str] = Counter()
         self.running: Counter[str] = Counter()
+        self.readers: dict[str, list[int]] = {}
         self.port = 0
         self._end: int | None = None
 
@@ -70,6 +72,8 @@ class NumberedUpstream:
         position = self.last if after is None else max(after, 0)
         self.runs[name] += 1
         self.running[name] += 1
+        readers, pid = self.readers.setdefault(name, []), question.get("pid", 0)
+        readers.append(pid)
         gone = asyncio.create_task(reader.read())
         try:
             while not gone.done():
@@ -83,6 +87,7 @@ class NumberedUpstream:
         finally:
             gone.cancel()
             self.running[name] -= 1
+            readers.remove(pid)
 
     def _read(self, question: dict[str, Any]) -> dict[str, Any]:
         last = self.last if question["upto"] is None else min(self.last, question["upto"])

@@ -33,7 +33,7 @@ class Stage:
     def __init__(self, upstream: NumberedUpstream, nodes: Sequence[Node], tabs: list[Tab]) -> None:
         self.upstream, self.nodes, self.tabs = upstream, nodes, tabs
         self.panels: list[ExactPanel] = []
-        self.takeovers: list[float] = []  # of each channel, seconds from the death of its owner
+        self.takeovers: list[float] = []  # of each channel, seconds from the death of its reader
         self.judge = Judge(self._expected)
 
     def open_panels(self, channels: int) -> None:
@@ -100,14 +100,15 @@ async def open_stage(
 
 
 async def kill(stage: Stage, chance: random.Random) -> None:
-    running = stage.upstream.running
+    node, readers = chance.choice(stage.nodes), stage.upstream.readers
+    killed = node.pid
+    # a channel that nobody reads, as after a restart of the engine, waits for something else
+    lost = [name for name, pids in readers.items() if set(pids) == {killed}]
     before = time.monotonic()
-    restarting = asyncio.create_task(chance.choice(stage.nodes).kill())
-    await anyio.sleep(0.15)
-    lost = [name for name in running if running[name] == 0]
+    restarting = asyncio.create_task(node.kill())
     while lost:
         await anyio.sleep(0.01)
-        left = [name for name in lost if running[name] == 0]
+        left = [name for name in lost if set(readers[name]) <= {killed}]
         stage.takeovers += [time.monotonic() - before] * (len(lost) - len(left))
         lost = left
         assert time.monotonic() < before + 60, lost[:5]

@@ -97,7 +97,7 @@ class Shared(DataSource[Upstream]):
         except OSError as error:
             raise UpstreamError(f"the upstream cannot be reached: {error}") from error
         try:
-            writer.write(json.dumps(question).encode() + b"\n")
+            writer.write(json.dumps({**question, "pid": os.getpid()}).encode() + b"\n")
             yield reader
         finally:
             writer.close()

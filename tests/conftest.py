@@ -27,6 +27,7 @@ from tests.hangs import (
     pytest_runtest_makereport,  # noqa: F401  (a hook)
     pytest_runtest_teardown,  # noqa: F401
     pytest_timeout_set_timer,  # noqa: F401
+    pytest_unconfigure,  # noqa: F401
     renew,
 )
 

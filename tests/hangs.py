@@ -7,7 +7,9 @@ an event loop.
 """
 
 import asyncio
+import faulthandler
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -22,6 +24,7 @@ __all__ = [
     "pytest_runtest_makereport",
     "pytest_runtest_teardown",
     "pytest_timeout_set_timer",
+    "pytest_unconfigure",
     "renew",
 ]
 
@@ -29,6 +32,7 @@ _ITERATIONS = 20  # of the event loop, in which cancelled tasks may end
 _LAST_ITERATIONS = 1_000  # in which callbacks may end, as those of a transport that closes
 _SECONDS = 2.0  # in which cancelled tasks of a failed test may end
 _AGAIN = 5.0  # seconds in which an event loop stops, unless code blocks it
+_END = 60.0  # seconds in which the process ends after the last test
 _settings = pytest.StashKey[Any]()
 _time_is_up = pytest.StashKey[str]()
 
@@ -84,6 +88,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     if settings is not None and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
         item.ihook.pytest_timeout_set_timer(item=item, settings=settings)
     return (yield)
+
+
+def pytest_unconfigure() -> None:
+    """Python waits for threads before it ends: one that a test has left would hang it."""
+    faulthandler.dump_traceback_later(_END, exit=True, file=sys.__stderr__)
 
 
 def end_tasks(loop: asyncio.AbstractEventLoop, before: set[asyncio.Task[Any]]) -> str:

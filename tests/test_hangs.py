@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +21,7 @@ import pytest
 
 from tests import hangs
 
-hangs._AGAIN = 0.5
+hangs._AGAIN, hangs._END = 0.5, 1.0
 
 
 async def alone():
@@ -60,6 +60,7 @@ class TestLoop:
         await alone()
 
     async def test_blocks(self):
+        threading.Thread(target=threading.Event().wait).start()
         threading.Event().wait()
 
     async def test_passes_after_a_block(self):
@@ -93,6 +94,7 @@ async def test_a_test_that_hangs_is_the_only_one_that_fails(tmp_path, kind):
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()
     outcomes = {name: outcome for outcome, name in OUTCOME.findall(output)}
     assert outcomes == {
         "hangs": "FAILED",

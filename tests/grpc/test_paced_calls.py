@@ -5,9 +5,13 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from aiostream_ds._grpc import http2_stream
 from aiostream_ds._grpc.call import GRPCError, Status
+from aiostream_ds._grpc.http2_stream import READ_AHEAD
 from aiostream_ds._grpc.methods import MethodTable, server_stream
-from aiostream_ds._grpc.server import CALLS_AT_ONCE, Server
+from aiostream_ds._grpc.server import CALLS_AT_ONCE, CALLS_WHILE_MORE_ARRIVE, Server
+from aiostream_ds._http2.connection import RECEIVE_WINDOW
+from aiostream_ds._pb import pluginv2 as pb
 from tests.grafana.memory import MemoryHost
 from tests.grpc.test_server import ECHO, Host, Reply, Request
 from tests.waiting import until
@@ -59,6 +63,14 @@ async def sent_at_once(host):
     return tasks
 
 
+def paced_host():
+    runs = Runs()
+    host = MemoryHost(runs.run)
+    host.methods[RUN] = host.methods["/run"]
+    host.server.table = MethodTable({"pluginv2.Stream": lambda: host.methods})
+    return host, runs
+
+
 async def end(tasks):
     for task in tasks:
         task.cancel()
@@ -89,10 +101,7 @@ async def test_a_call_that_is_reset_while_it_waits_never_begins(tmp_path):
 
 
 async def test_calls_that_are_reset_at_once_do_not_make_more_calls_begin_in_an_iteration():
-    runs = Runs()
-    host = MemoryHost(runs.run)
-    host.methods[RUN] = host.methods["/run"]
-    host.server.table = MethodTable({"pluginv2.Stream": lambda: host.methods})
+    host, runs = paced_host()
     for _ in range(20):
         host.h2.reset_stream(host.request(RUN))
     for _ in range(COUNT):
@@ -104,6 +113,53 @@ async def test_calls_that_are_reset_at_once_do_not_make_more_calls_begin_in_an_i
         assert len(host.server.tasks) <= begun + CALLS_AT_ONCE
         begun = len(host.server.tasks)
     await until(lambda: runs.begun == COUNT)
+    await host.leave()
+
+
+async def test_the_requests_of_calls_that_wait_do_not_fill_the_window_of_the_connection():
+    host, runs = paced_host()
+    await host.settle()
+    message = bytes(pb.PublishStreamRequest(data=bytes(16_000)))
+    for _ in range(3 * RECEIVE_WINDOW // len(message)):
+        host.request(RUN, message=message)
+        host.deliver()
+        host.protocol.write_buffer.flush()
+        host.h2.receive_data(bytes(host.transport.written))
+        host.transport.written.clear()
+    assert runs.begun == 0
+    assert host.h2.outbound_flow_control_window > RECEIVE_WINDOW // 3
+    await until(lambda: runs.begun == 3 * RECEIVE_WINDOW // len(message))
+    assert host.protocol.connection.read_ahead_left == READ_AHEAD
+    await host.leave()
+
+
+async def test_what_is_stored_of_calls_that_wait_is_bounded(monkeypatch):
+    monkeypatch.setattr(http2_stream, "READ_AHEAD", 100_000)
+    host, _ = paced_host()
+    await host.settle()
+    numbers = [host.request(RUN, message=bytes(16_000)) for _ in range(20)]
+    host.deliver()
+    connection = host.protocol.connection
+    assert connection.read_ahead_left == 0
+    for number in numbers[:10]:
+        host.h2.reset_stream(number)
+    host.deliver()
+    assert 0 < connection.read_ahead_left <= 100_000
+    await host.leave()
+
+
+@pytest.mark.parametrize(
+    ("arrived", "begun"), [(CALLS_AT_ONCE, CALLS_AT_ONCE), (COUNT, CALLS_WHILE_MORE_ARRIVE)]
+)
+async def test_fewer_calls_begin_while_many_arrive(arrived, begun):
+    host, _ = paced_host()
+    for _ in range(arrived):
+        host.request(RUN)
+    host.deliver()
+    await asyncio.sleep(0)
+    assert len(host.server.tasks) == begun
+    await asyncio.sleep(0)
+    assert len(host.server.tasks) == min(arrived, begun + CALLS_AT_ONCE)
     await host.leave()
 
 

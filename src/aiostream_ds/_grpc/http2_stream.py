@@ -10,13 +10,18 @@ from aiostream_ds._http2.headers import encode_headers
 from aiostream_ds._http2.protocol_errors import StreamClosedError
 from aiostream_ds._http2.wire import ErrorCode
 
-__all__ = ["CallStream", "HostConnection", "StreamClosedError"]
+__all__ = ["READ_AHEAD", "CallStream", "HostConnection", "StreamClosedError"]
+
+READ_AHEAD = 64 * 1024 * 1024
+"""Bytes of requests whose calls wait for their turn, for which the windows of a connection are open
+again."""
 
 
 class CallStream(Http2Stream):
     """The HTTP/2 stream of one call: reads the request, writes the response."""
 
     __slots__ = (
+        "_ahead",
         "_data",
         "_ended",
         "_on_window",
@@ -32,6 +37,7 @@ class CallStream(Http2Stream):
         super().__init__(connection, number)
         self._data: bytearray | None = None  # a large request arrives in thousands of frames
         self._unread = 0  # bytes of the flow-control windows
+        self._ahead: int | None = None  # of these, what was opened again before it was read
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._window_opened: asyncio.Event | None = None
@@ -76,7 +82,23 @@ class CallStream(Http2Stream):
             self._data += data
         self._unread += size
         self._ended = ended
+        if self._ahead is not None:
+            self.read_ahead()
         self.wake()
+
+    def read_ahead(self) -> None:
+        """Until `end_read_ahead`, open the windows again for data that is not read yet, up to
+        READ_AHEAD bytes of a connection: the data of other calls does not wait for this one."""
+        connection = self.connection
+        size = min(self._unread, connection.read_ahead_left)
+        connection.read_ahead_left -= size
+        self._ahead = (self._ahead or 0) + size
+        self._acknowledge(size)
+
+    def end_read_ahead(self) -> None:
+        """The call begins, or never will."""
+        self.connection.read_ahead_left += self._ahead or 0
+        self._ahead = None
 
     def _acknowledge(self, size: int) -> None:
         if size > 0:
@@ -184,6 +206,7 @@ class HostConnection(Http2Connection):
     def __init__(self, write_buffer: WriteBuffer) -> None:
         super().__init__(write_buffer.write, write_buffer.write_parts)
         self.write_buffer = write_buffer
+        self.read_ahead_left = READ_AHEAD
         self._loop = asyncio.get_running_loop()
         self._wakes_soon = False
 

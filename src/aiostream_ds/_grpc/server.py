@@ -43,6 +43,10 @@ iteration of the event loop, so that a health check is answered meanwhile."""
 CALLS_AT_ONCE = 32
 """How many of `PACED` begin in one iteration; each takes a fraction of a millisecond."""
 
+CALLS_WHILE_MORE_ARRIVE = 4
+"""How many begin in an iteration in which more than CALLS_AT_ONCE have arrived. What arrives
+next is read first, since a health check may follow."""
+
 log = get_logger(__name__)
 
 
@@ -149,6 +153,7 @@ class _ConnectionCalls:
         self._loop = asyncio.get_running_loop()
         self._calls: dict[CallStream, Call] = {}  # those that can be cancelled
         self._waiting: dict[CallStream, RequestHead] = {}  # oldest first
+        self._arrived = 0  # of these, since some have begun
         self._closing = self._begins_soon = False
         self._timer_context = contextvars.Context()  # one for all: left out, each would have a copy
         self.rate_limited = server.on_rate_limited
@@ -157,6 +162,8 @@ class _ConnectionCalls:
         if head.path not in PACED or self._closing:
             return self._begin(stream, head)
         self._waiting[stream] = head
+        self._arrived += 1
+        stream.read_ahead()
         self._begin_soon()
 
     def _begin_soon(self) -> None:
@@ -167,7 +174,10 @@ class _ConnectionCalls:
 
     def _begin_some(self) -> None:
         self._begins_soon = False
-        for stream in tuple(islice(self._waiting, CALLS_AT_ONCE)):
+        is_burst, self._arrived = self._arrived > CALLS_AT_ONCE, 0
+        count = CALLS_WHILE_MORE_ARRIVE if is_burst else CALLS_AT_ONCE
+        for stream in tuple(islice(self._waiting, count)):
+            stream.end_read_ahead()
             self._begin(stream, self._waiting.pop(stream))
         if self._waiting:
             self._begin_soon()
@@ -267,6 +277,7 @@ class _ConnectionCalls:
 
     def cancel(self, stream: CallStream) -> None:
         if self._waiting.pop(stream, None) is not None:
+            stream.end_read_ahead()
             return stream.forget()
         call = self._calls.pop(stream, None)
         if call is None:  # done, or cancelled already

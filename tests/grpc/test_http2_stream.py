@@ -16,7 +16,7 @@ from aiostream_ds._grpc.call import Codec
 from aiostream_ds._grpc.http2_stream import CallStream, StreamClosedError
 from aiostream_ds._grpc.methods import bidi_stream
 from aiostream_ds._grpc.server import Server
-from aiostream_ds._grpc.write_buffer import FLUSH_BYTES, FLUSH_CHUNKS
+from aiostream_ds._grpc.write_buffer import COPIED_BYTES, FLUSH_BYTES, FLUSH_CHUNKS
 from aiostream_ds._http2 import connection as http2
 from aiostream_ds._http2.stream_states import StreamState
 from aiostream_ds._pb import pluginv2 as pb
@@ -134,7 +134,7 @@ async def test_the_buffer_is_flushed_after_flush_bytes():
     assert len(transport.written) == 1
 
 
-async def test_parts_are_written_at_once_after_what_is_buffered_and_not_copied(monkeypatch):
+async def test_parts_are_written_with_what_is_buffered_and_not_copied(monkeypatch):
     monkeypatch.setattr(write_buffer, "_WRITELINES_PAUSES", True)  # in any version of Python
     transport = FakeTransport()
     _, protocol = connect(transport)
@@ -142,14 +142,27 @@ async def test_parts_are_written_at_once_after_what_is_buffered_and_not_copied(m
     found = []
     transport.writelines = found.extend
     protocol.write_buffer.write(b"abc")
-    data = memoryview(b"d" * FLUSH_BYTES)
-    protocol.write_buffer.write_parts([b"head", data])
+    data = memoryview(b"d" * COPIED_BYTES)
+    protocol.write_buffer.write_parts([b"head", data], COPIED_BYTES + 4)
+    assert found == [], "one system call for an iteration of the event loop"
+    await asyncio.sleep(0)
     assert found == [b"abc", b"head", data] and found[2] is data
     await asyncio.sleep(0)
-    assert transport.written == []  # nothing is written twice
+    assert transport.written == [] and len(found) == 3  # nothing is written twice
     transport.close()
-    protocol.write_buffer.write_parts([data])
+    protocol.write_buffer.write_parts([data], FLUSH_BYTES)
     assert len(found) == 3
+
+
+async def test_parts_are_written_at_once_when_the_buffer_is_full(monkeypatch):
+    monkeypatch.setattr(write_buffer, "_WRITELINES_PAUSES", True)
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    found = []
+    transport.writelines = found.extend
+    data = memoryview(b"d" * FLUSH_BYTES)
+    protocol.write_buffer.write_parts([b"head", data], FLUSH_BYTES + 4)
+    assert found[-2:] == [b"head", data]
 
 
 @pytest.mark.parametrize("pauses", [write_buffer._WRITELINES_PAUSES, False])
@@ -160,7 +173,7 @@ async def test_parts_pause_the_writer_of_a_host_that_does_not_read(monkeypatch, 
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_connection(Server({}).new_connection, sock=ours)
     assert protocol.connection.writable
-    protocol.write_buffer.write_parts([b"head", memoryview(bytes(4 << 20))])
+    protocol.write_buffer.write_parts([b"head", memoryview(bytes(4 << 20))], 4 << 20)
     assert not protocol.connection.writable
     transport.abort()
     host.close()

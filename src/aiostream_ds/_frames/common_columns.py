@@ -204,7 +204,7 @@ class CommonCaseWriter:
             return None
         # One call writes all tables; the result is split between them: numbers have no brackets.
         lines = body[1:-1].replace(b"]],[[", b']]}\n{"values":[[')
-        return (b'{"values":%b}' % lines).split(b"\n")
+        return b"".join((b'{"values":', lines, b"}")).split(b"\n")
 
     def row(self, values: tuple[Any, ...]) -> bytes | None:
         """The same for one row, the most frequent packet of a slow stream."""
@@ -271,7 +271,8 @@ def _write(columns: Sequence[Any], nanos: Sequence[Any], nulls: int | None) -> b
     # Searching for an int is fastest.
     if nulls is not None and _N in body and body.count(b"null") != nulls:
         return None
-    # The formatting copies orjson's result, which holds far more memory than its bytes need.
+    # A copy: orjson's result holds far more memory than its bytes need. Joining copies once, `%` up
+    # to three times.
     if nanos:
-        return b'{"values":%b,"nanos":%b}' % (body, orjson.dumps(nanos))
-    return b'{"values":%b}' % body
+        return b"".join((b'{"values":', body, b',"nanos":', orjson.dumps(nanos), b"}"))
+    return b"".join((b'{"values":', body, b"}"))

@@ -142,7 +142,7 @@ def exact_packet(cursor: bytes, data: bytes = b"") -> bytes:
     """A packet of an exact channel, from its object `cursor` and the rows, if it has any."""
     if not data:
         return b'{"cursor":%b}' % cursor
-    return b'{"cursor":%b,"data":%b}' % (cursor, data)
+    return b"".join((b'{"cursor":', cursor, b',"data":', data, b"}"))
 
 
 def with_status(packet: bytes, status: bytes) -> bytes:

@@ -48,5 +48,5 @@ def render(schema: Schema | None, packet: Packet | None) -> bytes:
             raise ValueError("expected a schema, a packet or both, got None")
         return b'{"schema":%b}' % schema.body
     if schema is None:
-        return b'{"data":%b}' % packet.data
-    return b'{"schema":%b,"data":%b}' % (schema.body, packet.data)
+        return b"".join((b'{"data":', packet.data, b"}"))
+    return b"".join((b'{"schema":', schema.body, b',"data":', packet.data, b"}"))

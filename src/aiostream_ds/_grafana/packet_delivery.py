@@ -47,7 +47,7 @@ def _between_data(size: int) -> bytes:
 def packet_message(schema: Schema | None, packet: Packet) -> bytes:
     """A packet as a gRPC message with its prefix."""
     if schema is None:  # nearly every packet: the result of `render`, in one step
-        return b"%b%b}" % (_before_data(len(packet.data)), packet.data)
+        return b"".join((_before_data(len(packet.data)), packet.data, b"}"))
     return stream_packet(render(schema, packet))
 
 

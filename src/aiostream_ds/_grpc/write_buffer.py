@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import Any
 
-__all__ = ["FLUSH_BYTES", "FLUSH_CHUNKS", "WriteBuffer"]
+__all__ = ["COPIED_BYTES", "FLUSH_BYTES", "FLUSH_CHUNKS", "WriteBuffer"]
 
 FLUSH_BYTES = 128 * 1024
 """Buffered bytes at which the buffer is flushed at once, and after which a stream that writes
@@ -15,6 +15,10 @@ yields to the event loop. A batch of rows is half as large, so it is written who
 FLUSH_CHUNKS = 8
 """Buffered writes at which the buffer is flushed at once: when many channels emit in the same
 iteration, the first one waits for few others."""
+
+COPIED_BYTES = 32 * 1024
+"""Below this size, buffered writes are joined by a copy, faster than a system call with several
+buffers."""
 
 _WRITELINES_PAUSES = not (
     (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
@@ -26,35 +30,41 @@ class WriteBuffer:
     """Buffers writes to a transport until the end of the current iteration of
     the event loop, `FLUSH_BYTES` or `FLUSH_CHUNKS`."""
 
-    __slots__ = ("_chunks", "_ended", "_flush_scheduled", "_loop", "_size", "_transport")
+    __slots__ = (
+        "_chunks",
+        "_ended",
+        "_flush_scheduled",
+        "_loop",
+        "_size",
+        "_transport",
+        "_writes",
+    )
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._chunks: list[bytes] = []
-        self._size = 0
+        self._chunks: list[bytes | memoryview] = []
+        self._size = self._writes = 0
         self._flush_scheduled = self._ended = False
         self._loop = asyncio.get_running_loop()
 
     def write(self, data: bytes) -> None:
         """Buffer `data`; flush when the buffer is full."""
-        chunks = self._chunks
-        chunks.append(data)
-        self._size += len(data)
-        if self._size >= FLUSH_BYTES or len(chunks) >= FLUSH_CHUNKS:
+        self._chunks.append(data)
+        self._written(len(data))
+
+    def write_parts(self, parts: list[bytes | memoryview], size: int) -> None:
+        """The same for `size` bytes in parts, which are not copied."""
+        self._chunks += parts
+        self._written(size)
+
+    def _written(self, size: int) -> None:
+        self._size += size
+        self._writes += 1
+        if self._size >= FLUSH_BYTES or self._writes >= FLUSH_CHUNKS:
             self.flush()
         elif not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._scheduled_flush)
-
-    def write_parts(self, parts: list[bytes | memoryview]) -> None:
-        """Write `parts`, after what is buffered, at once and without a copy of them."""
-        chunks, self._chunks, self._size = self._chunks, [], 0
-        if self.is_closing():
-            return
-        if _WRITELINES_PAUSES:
-            self._transport.writelines([*chunks, *parts])
-        else:
-            self._transport.write(b"".join([*chunks, *parts]))
 
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False
@@ -62,9 +72,18 @@ class WriteBuffer:
 
     def flush(self) -> None:
         """Write everything that is buffered to the transport."""
-        chunks, self._chunks, self._size = self._chunks, [], 0
-        if chunks and not self.is_closing():
-            self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        chunks, size = self._chunks, self._size
+        if not chunks:
+            return
+        self._chunks, self._size, self._writes = [], 0, 0
+        if self.is_closing():
+            return
+        if len(chunks) == 1:
+            self._transport.write(chunks[0])
+        elif size >= COPIED_BYTES and _WRITELINES_PAUSES:
+            self._transport.writelines(chunks)
+        else:
+            self._transport.write(b"".join(chunks))
 
     def end(self) -> None:
         """Flush and close the write side. Reading goes on, so that the host can take everything

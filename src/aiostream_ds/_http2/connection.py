@@ -129,7 +129,7 @@ class Http2Stream:
             connection.write(b"".join((head, self._frame_tail, before, data, after)))
         else:
             whole = b"".join((before, data, after)) if before or after else data
-            connection.write(b"".join(self._data_frames(memoryview(whole))))
+            self._write_frames(memoryview(whole))
         return True
 
     def write_part(self, data: memoryview, limit: int) -> int:
@@ -146,20 +146,21 @@ class Http2Stream:
             return 0
         self.window -= size
         connection.window -= size
-        frames = self._data_frames(data[:size])
-        if size > connection.frame_size:
-            connection.write_parts(frames)
-        else:
-            connection.write(b"".join(frames))
+        self._write_frames(data[:size])
         return size
 
-    def _data_frames(self, view: memoryview) -> list[bytes | memoryview]:
-        limit, tail = self.connection.frame_size, self._frame_tail
+    def _write_frames(self, view: memoryview) -> None:
+        """Write DATA frames, more than one without a copy."""
+        connection = self.connection
+        limit, tail = connection.frame_size, self._frame_tail
         parts: list[bytes | memoryview] = []
         for start in range(0, len(view), limit):
             part = view[start : start + limit]
             parts += (len(part).to_bytes(3, "big") + tail, part)
-        return parts
+        if len(parts) > 2:
+            connection.write_parts(parts, len(view))
+        else:
+            connection.write(b"".join(parts))
 
     def write_headers(self, block: bytes, *, end: bool) -> None:
         """Write a header block made by `encode_headers`. Never waits. `end` ends the stream, and
@@ -234,7 +235,8 @@ class Http2Stream:
 class Http2Connection:
     """The states, windows and limits of one connection.
 
-    `write` is called with bytes for the host, `write_parts` with large ones in parts. `streams` has
+    `write` is called with bytes for the host, `write_parts` with large ones in parts, which stay
+    unchanged until they are written, and about how many bytes they are. `streams` has
     the open ones. `blocked` has those that wait for a window, oldest first, and whether they are
     tasks: add a stream that waits, `WindowOpened` is the answer. `window` is how many bytes of DATA
     the host accepts on all streams together, `frame_size` the largest payload of a frame.
@@ -248,10 +250,10 @@ class Http2Connection:
     def __init__(
         self,
         write: Callable[[bytes], None],
-        write_parts: Callable[[list[bytes | memoryview]], None] | None = None,
+        write_parts: Callable[[list[bytes | memoryview], int], None] | None = None,
     ) -> None:
         self.write = write
-        self.write_parts = write_parts or (lambda parts: write(b"".join(parts)))
+        self.write_parts = write_parts or (lambda parts, _: write(b"".join(parts)))
         self.writable = True
         self.ended = False  # nothing is read any more
         self.streams: dict[int, Http2Stream] = {}

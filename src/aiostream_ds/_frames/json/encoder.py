@@ -86,8 +86,8 @@ def data(fields: Sequence[Field], *, checked: bool = False) -> bytes:
             nanos = [each.nanos for each in fields]
             more += b',"nanos":' + orjson.dumps(nanos, option=orjson.OPT_SERIALIZE_NUMPY)
             break
-    # The formatting copies orjson's result, which holds far more memory than its bytes need.
-    return b'{"values":%b%b}' % (values, more)
+    # A copy: orjson's result holds far more memory than its bytes need.
+    return b"".join((b'{"values":', values, more, b"}"))
 
 
 def encode(frame: Frame, *, checked: bool = False) -> bytes:

@@ -2,6 +2,7 @@
 are compared with a numbered upstream."""
 
 import asyncio
+import math
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ __all__ = ["PLUGIN", "SERVERS", "Stage", "kill", "open_stage", "pause"]
 SERVERS = 3
 PLUGIN = Path(__file__).parent / "plugins" / "shared.py"
 WIDTH = 5.0  # seconds of a panel
+SETTLED = 5.0  # seconds after which processes have seen each other's connections again
 
 
 class Stage:
@@ -33,7 +35,10 @@ class Stage:
     def __init__(self, upstream: NumberedUpstream, nodes: Sequence[Node], tabs: list[Tab]) -> None:
         self.upstream, self.nodes, self.tabs = upstream, nodes, tabs
         self.panels: list[ExactPanel] = []
-        self.takeovers: list[float] = []  # of each channel, seconds from the death of its reader
+        # of each channel, seconds from the death of its reader; and soon after an engine's restart
+        self.takeovers: list[float] = []
+        self.early_takeovers: list[float] = []
+        self.engine_started = -math.inf
         self.judge = Judge(self._expected)
 
     def open_panels(self, channels: int) -> None:
@@ -105,11 +110,13 @@ async def kill(stage: Stage, chance: random.Random) -> None:
     # a channel that nobody reads, as after a restart of the engine, waits for something else
     lost = [name for name, pids in readers.items() if set(pids) == {killed}]
     before = time.monotonic()
+    is_early = before - stage.engine_started < SETTLED
+    found = stage.early_takeovers if is_early else stage.takeovers
     restarting = asyncio.create_task(node.kill())
     while lost:
         await anyio.sleep(0.01)
         left = [name for name in lost if set(readers[name]) <= {killed}]
-        stage.takeovers += [time.monotonic() - before] * (len(lost) - len(left))
+        found += [time.monotonic() - before] * (len(lost) - len(left))
         lost = left
         assert time.monotonic() < before + 60, lost[:5]
     await restarting

@@ -9,6 +9,8 @@ import os
 import random
 import signal
 import statistics
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -73,6 +75,7 @@ async def play(binary: Path, server: Redis | Nats, channels: int, faults: int, s
             fault = chance.choice([kill, kill, pause, None])
             if fault is None:
                 await restart_engine(server, chance)
+                stage.engine_started = time.monotonic()
             else:
                 await fault(stage, chance)
             await anyio.sleep(chance.uniform(0.5, 2.0))
@@ -82,14 +85,15 @@ async def play(binary: Path, server: Redis | Nats, channels: int, faults: int, s
         await anyio.sleep(3)
         await stage.end()
         print(f"{channels} channels, {faults} faults: {stage.judge.tally}")
-        if takeovers := sorted(stage.takeovers):
-            p99 = takeovers[int(len(takeovers) * 0.99)]
-            median = statistics.median(takeovers)
-            longest = takeovers[-1]
-            print(
-                f"{len(takeovers)} takeovers: {median:.2f}, p99 {p99:.2f}, at most {longest:.2f} s"
-            )
+        print_times("takeovers", stage.takeovers)
+        print_times("takeovers soon after a restart of the engine", stage.early_takeovers)
         await stage.wait_until_one_run(names)
+
+
+def print_times(what: str, seconds: Sequence[float]) -> None:
+    if times := sorted(seconds):
+        median, p99 = statistics.median(times), times[int(len(times) * 0.99)]
+        print(f"{len(times)} {what}: {median:.2f}, p99 {p99:.2f}, at most {times[-1]:.2f} s")
 
 
 async def restart_engine(server: Redis | Nats, chance: random.Random) -> None:

@@ -338,7 +338,8 @@ class Instances:
         instance = self._current.get(key_of(context, settings))
         if instance is None or not instance.is_open or self._is_newer(instance, settings):
             return None
-        if context.grafana_config and context.grafana_config != instance.source.grafana_config:
+        config, used = context.grafana_config, instance.source.grafana_config
+        if config is not used and config and config != used:  # of one context it is the same object
             return None
         instance.used_at = self._registry.loop.time()
         return instance

@@ -32,6 +32,8 @@ _ITERATIONS = 20  # of the event loop, in which cancelled tasks may end
 _LAST_ITERATIONS = 1_000  # in which callbacks may end, as those of a transport that closes
 _SECONDS = 2.0  # in which cancelled tasks of a failed test may end
 _AGAIN = 5.0  # seconds in which an event loop stops, unless code blocks it
+_LATER = 0.1  # seconds after which it is seen again whether a test runs
+_PHASE = pytest.CallInfo.from_call.__func__.__code__
 _END = 60.0  # seconds in which the process ends after the last test
 _settings = pytest.StashKey[Any]()
 _time_is_up = pytest.StashKey[str]()
@@ -57,7 +59,9 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Iterator[None]
 
     def end(number: int, frame: FrameType | None) -> None:
         loop = asyncio._get_running_loop()
-        if loop is None or stopped:
+        if not _is_in_phase(frame):
+            signal.setitimer(signal.ITIMER_REAL, _LATER)
+        elif loop is None or stopped:
             fail(number, frame)
         else:
             stopped.append(loop)
@@ -68,15 +72,17 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Iterator[None]
     return answer
 
 
+def _is_in_phase(frame: FrameType | None) -> bool:
+    """Whether a test or its fixtures run: an error in a report would end the run of all tests."""
+    while frame is not None and frame.f_code is not _PHASE:
+        frame = frame.f_back
+    return frame is not None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """End the timer of what has failed: its error in the report would end the run of all tests.
-    Add the reason to the error of a loop that was stopped."""
-    if call.excinfo is None:
-        return
-    if item.stash.get(_settings, None) is not None:
-        item.ihook.pytest_timeout_cancel_timer(item=item)
-    if _time_is_up in item.stash:
+    """The error of a loop that was stopped does not say why."""
+    if call.excinfo is not None and _time_is_up in item.stash:
         call.excinfo.value.add_note(item.stash[_time_is_up])
         del item.stash[_time_is_up]
 

@@ -11,6 +11,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).parents[1]
 
+REPORTS = """
+import time
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" and "is_reported_slowly" in report.nodeid:
+        time.sleep(1.5)
+"""
+
 OUTCOME = re.compile(r"^(PASSED|FAILED) .*::test_(\w+)", re.M)
 
 TESTS = """
@@ -66,6 +75,12 @@ class TestLoop:
     async def test_passes_after_a_block(self):
         await alone()
 
+    async def test_is_reported_slowly(self):
+        pass
+
+    async def test_passes_after_a_report(self):
+        await alone()
+
     async def test_fails(self):
         self.task = asyncio.create_task(asyncio.sleep(3600))
         assert False
@@ -79,6 +94,7 @@ class TestLoop:
 async def test_a_test_that_hangs_is_the_only_one_that_fails(tmp_path, kind):
     file = tmp_path / "test_file.py"
     file.write_text(TESTS.replace("KIND", kind), "utf-8")
+    (tmp_path / "conftest.py").write_text(REPORTS, "utf-8")
     settings = tmp_path / "pytest.ini"
     settings.write_text("[pytest]\nasyncio_mode = auto\n", "utf-8")
     process = await asyncio.create_subprocess_exec(
@@ -105,6 +121,8 @@ async def test_a_test_that_hangs_is_the_only_one_that_fails(tmp_path, kind):
         "passes_after_busy_tasks": "PASSED",
         "blocks": "FAILED",
         "passes_after_a_block": "PASSED",
+        "is_reported_slowly": "PASSED",
+        "passes_after_a_report": "PASSED",
         "fails": "FAILED",
         "passes_after_a_failure": "PASSED",
     }, output

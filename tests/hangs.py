@@ -98,6 +98,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 def pytest_unconfigure() -> None:
     """Python waits for threads before it ends: one that a test has left would hang it."""
+    sys.stdout.flush()  # nobody else does, if that ends it
     faulthandler.dump_traceback_later(_END, exit=True, file=sys.__stderr__)
 
 

@@ -98,7 +98,7 @@ async def test_a_test_that_hangs_is_the_only_one_that_fails(tmp_path, kind):
     settings = tmp_path / "pytest.ini"
     settings.write_text("[pytest]\nasyncio_mode = auto\n", "utf-8")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"),
+        *(sys.executable, "-u", "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"),
         *("-rA", "--timeout", "1", "-c", settings, "--rootdir", tmp_path, file),
         *("-o", "asyncio_default_test_loop_scope=module"),
         *("-o", "asyncio_default_fixture_loop_scope=module"),

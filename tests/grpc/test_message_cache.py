@@ -202,7 +202,7 @@ def some_context(choices: random.Random) -> bytes:
 def test_what_is_kept_never_answers_for_another_message() -> None:
     choices = random.Random(3)
     decode = Decoder(pb.PluginContext).parse
-    for _ in range(300):
+    for _ in range(60):
         parse = CachingMessageDecoder(pb.PluginContext)
         messages = [some_context(choices) for _ in range(6)]
         for data in choices.choices(messages, k=12):
@@ -219,7 +219,7 @@ def test_values_that_look_like_entries_are_not_mixed_up() -> None:
     """Contexts with the same keys, whose values are exchanged: all have the same size and start."""
     choices = random.Random(4)
     decode = Decoder(pb.PluginContext).parse
-    for _ in range(100):
+    for _ in range(30):
         parse = CachingMessageDecoder(pb.PluginContext)
         values = choices.choices(LOOKALIKES, k=12)
         for _ in range(10):

@@ -470,7 +470,7 @@ class LogFollower:
 
     def _add_to_tail(self, tail: deque[Incoming], message: Incoming) -> None:
         """Keep a message for `joined`, without the rows that the log had before: an entry that was
-        written again after a loss may stand behind later ones."""
+        written again after a loss may come after later ones."""
         fresh = _rows_after(self._cursors, message)
         if fresh is None:
             return

@@ -146,7 +146,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return []
 
     def _forget_ended_calls(self) -> None:
-        """What earlier calls took, as those of another test on this loop, is none of later ones."""
+        """Do not count the time of earlier calls, as those of another test on this loop, for later
+        ones."""
         if (self._waited or self._hanging) and not self._calls_in_threads + _active_calls():
             self._waited, self._hanging = 0.0, 0
 

@@ -7,7 +7,7 @@ import pytest
 
 from aiostream_ds._grpc import http2_stream
 from aiostream_ds._grpc.call import GRPCError, Status
-from aiostream_ds._grpc.http2_stream import READ_AHEAD
+from aiostream_ds._grpc.http2_stream import READ_AHEAD_BYTES
 from aiostream_ds._grpc.methods import MethodTable, server_stream
 from aiostream_ds._grpc.server import CALLS_AT_ONCE, CALLS_WHILE_MORE_ARRIVE, Server
 from aiostream_ds._http2.connection import RECEIVE_WINDOW
@@ -129,12 +129,12 @@ async def test_the_requests_of_calls_that_wait_do_not_fill_the_window_of_the_con
     assert runs.begun == 0
     assert host.h2.outbound_flow_control_window > RECEIVE_WINDOW // 3
     await until(lambda: runs.begun == 3 * RECEIVE_WINDOW // len(message))
-    assert host.protocol.connection.read_ahead_left == READ_AHEAD
+    assert host.protocol.connection.read_ahead_left == READ_AHEAD_BYTES
     await host.leave()
 
 
 async def test_what_is_stored_of_calls_that_wait_is_bounded(monkeypatch):
-    monkeypatch.setattr(http2_stream, "READ_AHEAD", 100_000)
+    monkeypatch.setattr(http2_stream, "READ_AHEAD_BYTES", 100_000)
     host, _ = paced_host()
     await host.settle()
     numbers = [host.request(RUN, message=bytes(16_000)) for _ in range(20)]

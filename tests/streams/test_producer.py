@@ -10,8 +10,8 @@ import pytest
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import (
     BROWSER_QUEUE,
+    DEMAND_WAIT,
     HIGH_WATER_ITERATIONS,
-    READ_AHEAD,
     Buffer,
     Policy,
 )
@@ -138,7 +138,7 @@ async def test_with_block_an_author_who_never_waits_is_a_batch_ahead_of_a_subscr
     subscription = registry.join(KEY, parts.stream(generator, rows=10), policy)
     got = []
     while len(got) < 200:
-        await asyncio.sleep(READ_AHEAD / 2)
+        await asyncio.sleep(DEMAND_WAIT / 2)
         assert count <= len(got) + 10
         got += rows_of(subscription.receive_nowait())
     assert got == list(range(len(got)))
@@ -154,7 +154,7 @@ async def test_with_block_an_author_fills_the_queue_of_a_subscriber_that_takes_n
 
     policy = Policy(Buffer(rows=50, full="block"))
     subscription = registry.join(KEY, parts.stream(generator, rows=10), policy)
-    await asyncio.sleep(10 * READ_AHEAD)
+    await asyncio.sleep(10 * DEMAND_WAIT)
     assert subscription.is_full
     assert rows_of(subscription.receive_nowait()) == list(range(50))
     await registry.aclose()

@@ -20,7 +20,7 @@ from aiostream_ds._channels.exceptions import ChannelClosed
 from aiostream_ds._channels.log import Log
 from aiostream_ds._channels.memory_pool import MemoryPool
 from aiostream_ds._channels.observer import ChannelKey, Observer
-from aiostream_ds._channels.policy import BROWSER_QUEUE, PATIENCE, READ_AHEAD, Policy
+from aiostream_ds._channels.policy import BROWSER_QUEUE, DEMAND_WAIT, PATIENCE, Policy
 from aiostream_ds._channels.status import Status, Statuses, partition
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
@@ -315,9 +315,9 @@ class Channel:
 
     async def wait_for_demand(self) -> None:
         """With the policy "block", wait until some subscriber has taken everything, but not longer
-        than `READ_AHEAD`. For a runner that never waits otherwise. Safe to cancel."""
+        than `DEMAND_WAIT`. For a runner that never waits otherwise. Safe to cancel."""
         if self._blocks and self.open and not self.has_demand:
-            await self._wait_until_received(self.time() + READ_AHEAD)
+            await self._wait_until_received(self.time() + DEMAND_WAIT)
 
     async def pace(self) -> None:
         """Wait until no queue is half full, with each policy: for a runner that emits many rows

@@ -19,6 +19,7 @@ __all__ = [
     "BATCH_ROWS",
     "BROWSER_QUEUE",
     "CLOSE_TIMEOUT",
+    "DEMAND_WAIT",
     "FIRST_BATCH",
     "GAP_SHOWN",
     "HEALTHY_AFTER",
@@ -29,7 +30,6 @@ __all__ = [
     "PACKET_BYTES",
     "PATIENCE",
     "QUEUE_BYTES",
-    "READ_AHEAD",
     "ROW_BYTES",
     "SCHEMA_ALWAYS",
     "SCHEMA_REPEAT",
@@ -133,7 +133,7 @@ PATIENCE: Annotated[
     ),
 ] = 1.0
 
-READ_AHEAD: Annotated[
+DEMAND_WAIT: Annotated[
     float,
     Meta(
         description="Seconds for which a stream with the buffer `block` that never waits pauses"

@@ -10,9 +10,9 @@ from aiostream_ds._http2.headers import encode_headers
 from aiostream_ds._http2.protocol_errors import StreamClosedError
 from aiostream_ds._http2.wire import ErrorCode
 
-__all__ = ["READ_AHEAD", "CallStream", "HostConnection", "StreamClosedError"]
+__all__ = ["READ_AHEAD_BYTES", "CallStream", "HostConnection", "StreamClosedError"]
 
-READ_AHEAD = 64 * 1024 * 1024
+READ_AHEAD_BYTES = 64 * 1024 * 1024
 """Bytes of requests whose calls wait for their turn, for which the windows of a connection are open
 again."""
 
@@ -88,7 +88,7 @@ class CallStream(Http2Stream):
 
     def read_ahead(self) -> None:
         """Until `end_read_ahead`, open the windows again for data that is not read yet, up to
-        READ_AHEAD bytes of a connection: the data of other calls does not wait for this one."""
+        READ_AHEAD_BYTES of a connection: the data of other calls does not wait for this one."""
         connection = self.connection
         size = min(self._unread, connection.read_ahead_left)
         connection.read_ahead_left -= size
@@ -206,7 +206,7 @@ class HostConnection(Http2Connection):
     def __init__(self, write_buffer: WriteBuffer) -> None:
         super().__init__(write_buffer.write, write_buffer.write_parts)
         self.write_buffer = write_buffer
-        self.read_ahead_left = READ_AHEAD
+        self.read_ahead_left = READ_AHEAD_BYTES
         self._loop = asyncio.get_running_loop()
         self._wakes_soon = False
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,6 +83,12 @@ class Nats(Server):
         path = self.folder / "nats.conf"
         path.write_text(json.dumps(options | dict(self.extra), indent=1), "utf-8")
         return [self.binary, "-c", str(path)]
+
+    def reload(self) -> None:
+        """Let the server read its settings again, as an admin does."""
+        self.command()
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def connect(self) -> ssl.SSLSocket | Any:
         """A connection on which the server has sent its INFO; with TLS if the server has it."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from aiostream_ds._cluster.cluster_settings import cluster_access, cluster_settings
-from aiostream_ds._cluster.engine import START, EngineError
+from aiostream_ds._cluster.engine import START, EngineError, Reconnected, Sent
 from aiostream_ds._cluster.nats.nats_engine import NatsEngine
 from aiostream_ds._cluster.nats.nats_servers import NatsLogin
 from aiostream_ds._tls import TlsSettings, ssl_context
 from aiostream_ds.errors import ConfigError
-from tests.cluster.nats.engines import Writer, engine, settings
+from tests.cluster.nats.engines import PATIENCE, Writer, engine, next_event, settings
 from tests.cluster.nats.nkeys import Key
 from tests.servers import Nats, certificates
 from tests.servers.nats import client_context
@@ -297,6 +297,63 @@ async def test_a_subscription_that_the_server_has_too_many_of_is_an_error(own):
             await a.watch("three")
         await a.unwatch("two")
         await a.watch("three")
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_refusal_is_noticed_wherever_another_subscription_stands(own, steps):
+    own.extra = {"max_subscriptions": 3}
+    own.start()
+    async with engine(own, "a") as a:
+        await a.watch("one")
+        earlier = asyncio.create_task(a.watch("two"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        with pytest.raises(EngineError, match="maximum subscriptions exceeded"):
+            await a.watch("three")
+        await asyncio.gather(earlier, return_exceptions=True)
+        await a.unwatch("two")
+        await a.watch("three")
+
+
+async def test_after_a_reconnection_each_subscription_is_sent_until_the_server_has_it(own, caplog):
+    own.start()
+    async with engine(own, "a") as a, engine(own, "b") as b:
+        for name in ("one", "two", "three"):
+            await a.watch(name)
+        events = a.events()
+        own.extra = {"max_subscriptions": 3}
+        own.restart()
+        refusals = "maximum subscriptions exceeded"
+        async with asyncio.timeout(PATIENCE):
+            while caplog.text.count(refusals) < 3:  # at each attempt
+                await asyncio.sleep(0.01)
+        await a.unwatch("one")
+        await next_event(events, Reconnected)
+        for name in ("two", "three"):
+            await b.send(name, b"x")
+            assert (await next_event(events, Sent)).channel == name
+
+
+async def test_a_login_that_ends_is_an_error_of_requests_until_it_is_valid_again(own):
+    own.start()
+    async with engine(own, "a", url=own.url_of("grafana", own.user_password), timeout=0.5) as a:
+
+        async def ask() -> None:
+            while True:
+                await a.nodes()
+
+        callers = [asyncio.create_task(ask()) for _ in range(20)]
+        events = a.events()
+        own.user_password = "another"
+        own.reload()
+        for error in await asyncio.gather(*callers, return_exceptions=True):
+            assert isinstance(error, EngineError)
+        with pytest.raises(EngineError, match="set cluster_user and cluster_password"):
+            await a.renew("a", 1.0)
+        own.user_password = Nats.user_password
+        own.reload()
+        await next_event(events, Reconnected)
+        await a.renew("a", 1.0)
 
 
 async def test_a_server_that_waits_for_tls_is_named(own):

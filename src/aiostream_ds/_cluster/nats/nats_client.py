@@ -12,7 +12,6 @@ import anyio
 
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats.nats_connection import (
-    MissingPermission,
     NatsConnection,
     NatsOptions,
 )
@@ -40,7 +39,10 @@ class _Subscription:
     def __init__(self, subject: str, handler: Callable[[NatsMessage], None]) -> None:
         self.subject = subject
         self.handler = handler
-        self.error: MissingPermission | None = None
+        self.error: Exception | None = None
+        """Why the server has refused it."""
+        self.is_confirmed = False
+        """The server has it: an error that names no subject is not about it."""
 
 
 class NatsClient:
@@ -101,7 +103,7 @@ class NatsClient:
         """Connect to the first server that accepts. Raises the most useful of the errors."""
         errors: list[Exception] = []
         for server in random.sample(self._pool(), len(self._pool())):
-            connection = NatsConnection(server, self._options, self._denied)
+            connection = NatsConnection(server, self._options, self._refused)
             try:
                 with anyio.fail_after(CONNECT_TIMEOUT):
                     await connection.open()
@@ -130,6 +132,7 @@ class NatsClient:
     def _use(self, connection: NatsConnection) -> None:
         for number, each in self._subscriptions.items():
             each.error = None
+            each.is_confirmed = False
             connection.subscribe(number, each.subject, each.handler)
         self._connection = connection
         self.connection_number += 1
@@ -274,17 +277,33 @@ class NatsClient:
         """Wait until the server that the client is connected to has a subscription.
 
         Raises:
-            EngineError: there is no connection, or the server does not answer in time.
+            EngineError: there is no connection, the server does not answer in time, or it has
+                refused a subscription without saying which, and this one may be it.
             MissingPermission: the user may not subscribe to this subject.
         """
         await self.flush()
         self.raise_if_refused(number)
 
     def raise_if_refused(self, number: int) -> None:
-        """For who has waited for `flush` since the subscription. Raises MissingPermission."""
+        """For who has waited for `flush` since the subscription. Raises as `confirm`."""
         subscription = self._subscriptions.get(number)
-        if subscription is not None and subscription.error is not None:
+        if subscription is None:
+            return
+        if subscription.error is not None:
             raise subscription.error
+        subscription.is_confirmed = True
+
+    async def confirm_all(self) -> None:
+        """Wait until the server has all subscriptions, after a reconnection. What it has refused
+        before is sent to it again. Raises as `confirm`."""
+        for number, each in self._subscriptions.items():
+            if each.error is not None and self._connection is not None:
+                each.error = None
+                self._connection.unsubscribe(number)  # one of those that it may have accepted
+                self._connection.subscribe(number, each.subject, each.handler)
+        await self.flush()
+        for number in tuple(self._subscriptions):
+            self.raise_if_refused(number)
 
     async def flush(self) -> None:
         """Wait until the server has processed what was sent.
@@ -305,9 +324,14 @@ class NatsClient:
         if self._connection is not None and not self._connection.lost.done():
             self._connection.unsubscribe(number)
 
-    def _denied(self, subject: str, error: MissingPermission) -> None:
-        """The server has refused a subscription."""
-        for each in self._subscriptions.values():
-            if each.subject == subject:
-                each.error = error
-                logger.warning("%s", error)
+    def _refused(self, subject: str, error: Exception) -> None:
+        """The server has refused a subscription, or something when there is no subject."""
+        refused = [
+            each
+            for each in self._subscriptions.values()
+            if each.subject == subject or not (subject or each.is_confirmed)
+        ]
+        for each in refused:
+            each.error = error
+        if refused:
+            logger.warning("%s", error)

@@ -92,7 +92,8 @@ class NatsConnection(asyncio.Protocol):
     """A connection.
 
     Args:
-        denied: called with a subject that the server refuses.
+        refused: called with a subject that the server refuses and the error; the subject is empty
+            if the server names none, as when there are too many subscriptions.
 
     Attributes:
         server: where it leads.
@@ -104,10 +105,10 @@ class NatsConnection(asyncio.Protocol):
         self,
         server: NatsServer,
         options: NatsOptions,
-        denied: Callable[[str, MissingPermission], None],
+        refused: Callable[[str, Exception], None],
     ) -> None:
         self.server = server
-        self._denied = denied
+        self._refused = refused
         self.info: Mapping[str, Any] = {}
         self._options = options
         self._loop = asyncio.get_running_loop()
@@ -126,6 +127,7 @@ class NatsConnection(asyncio.Protocol):
         self._last_received = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._refusal = ""
+        self._was_opened = False
         self._inbox_error: MissingPermission | None = None
 
     # -- opening and closing -------------------------------------------------------------------
@@ -150,6 +152,7 @@ class NatsConnection(asyncio.Protocol):
         except BaseException:
             self.close("it was not opened")
             raise
+        self._was_opened = True
         self._check_silence()
 
     async def _connect(self) -> None:
@@ -258,9 +261,11 @@ class NatsConnection(asyncio.Protocol):
 
     def _error(self, reason: str) -> Exception:
         text = f"NATS {self.server}: {reason}"
-        if any(reason.lower().startswith(each) for each in _LOGIN_ERRORS):
-            return PermanentRefusal(f"{text}; {_LOGIN_HINT}")
-        return EngineError(text)
+        if not any(reason.lower().startswith(each) for each in _LOGIN_ERRORS):
+            return EngineError(text)
+        text = f"{text}; {_LOGIN_HINT}"
+        # a login that ends later is an error of requests, and a refusal of the next connection
+        return EngineError(text) if self._was_opened else PermanentRefusal(text)
 
     # -- what the event loop calls -------------------------------------------------------------
 
@@ -317,6 +322,7 @@ class NatsConnection(asyncio.Protocol):
                 if not pong.done():
                     pong.set_exception(self._error(text))
                     pong.exception()
+            self._refused("", self._error(text))
             return
         subject = text.partition('"')[2].partition('"')[0]
         error = MissingPermission(f"NATS {self.server}: {text}")
@@ -325,7 +331,7 @@ class NatsConnection(asyncio.Protocol):
         for answers in self._answers.values():
             if answers.subject == subject:
                 answers.fail(error)
-        self._denied(subject, error)
+        self._refused(subject, error)
 
     def _check_silence(self) -> None:
         """Called each second."""

@@ -102,7 +102,7 @@ class NatsEngine:
         """After a reconnection."""
         if self._is_looking:
             return
-        await self._client.flush()  # an error if the server refuses a subscription
+        await self._client.confirm_all()
         await self._streams.ensure()
         await self._streams.reach_leader()
         self._logs.forget()

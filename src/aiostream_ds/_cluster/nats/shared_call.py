@@ -45,7 +45,7 @@ class SharedCall(Generic[_Result]):
             raise
 
     async def _call_after(self, earlier: "asyncio.Task[_Result] | None") -> _Result:
-        if earlier is not None:
+        if earlier is not None and not earlier.done():
             await asyncio.wait([earlier])
         self._running, self._next = self._next, None
         return await self._call()

@@ -33,6 +33,14 @@ ALERT = {"FromAlert": "true"}
 EXPRESSION = {"http_X-Grafana-From-Expr": "true"}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def a_busy_machine_reads_all():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(range_reading, "RANGE_SECONDS", 1e6)
+        patch.setattr(range_reading, "SAMPLE_SECONDS", 1e6)
+        yield
+
+
 class Reading(Row):
     time: int
     value: float

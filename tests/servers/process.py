@@ -25,6 +25,9 @@ _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/lib/postgresql/*/bin")
 START_TIMEOUT = 30.0
 """Seconds in which a server must answer."""
 
+ANSWER_TIMEOUT = 10.0
+"""Seconds for one answer of a server that runs, on a busy machine."""
+
 
 class Server(ABC):
     """A server on 127.0.0.1. As a context manager it runs, and is stopped at the end."""
@@ -127,9 +130,7 @@ class Server(ABC):
         return connection if self.tls is None else self._context().wrap_socket(connection)
 
     def connect_plain(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=1)
-        connection.settimeout(1)
-        return connection
+        return socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_TIMEOUT)
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.create_default_context()

@@ -70,7 +70,7 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._call(self._refuse)
+        self._call(self._end)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_TIMEOUT)
 
@@ -98,6 +98,12 @@ class Proxy:
             self._server = None
         await self._reset()
 
+    async def _end(self) -> None:
+        await self._refuse()
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # connections that came now
+            await asyncio.wait(others)
+        await asyncio.sleep(0)  # until the last transports are closed
+
     async def _hold(self) -> None:
         self._flows.clear()
 
@@ -106,7 +112,11 @@ class Proxy:
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Not async: `_reset` must know a connection before it can pass bytes."""
+        if self._server is None:  # it came when the proxy began to refuse
+            _reset(writer)
+            return
         self.accepted += 1
         link = asyncio.create_task(self._link(reader, writer))
         self._links.add(link)

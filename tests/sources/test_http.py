@@ -279,7 +279,7 @@ async def test_outages_lose_nothing_with_ids_and_else_what_is_shown(path):
     with EventServer() as server, Proxy(server.port) as proxy:
         has_ids = path == "/sse"
         settings = {} if has_ids else {"sequence": "n"}
-        async with served(server, path, port=proxy.port, idleTimeout=2, **settings) as grafana:
+        async with served(server, path, port=proxy.port, idleTimeout=10, **settings) as grafana:
             viewer = await grafana.follow("messages/-/-")
             outcome = await run_outages(write, viewer_numbers(viewer), server.restart, proxy)
             metrics = await grafana.metrics()

@@ -16,6 +16,11 @@ from aiostream_ds.testing import serve_in_memory
 DAY = 86_400
 
 
+@pytest.fixture(autouse=True)
+def a_busy_machine_reads_all(monkeypatch):
+    monkeypatch.setattr(range_reading, "RANGE_SECONDS", 1e6)
+
+
 def write(path, start, seconds):
     """A file with a row a second from `start` on."""
     rows = (

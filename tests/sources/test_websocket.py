@@ -197,7 +197,7 @@ async def test_outages_lose_exactly_what_is_shown(shared):
 
     with SocketServer() as server, Proxy(server.port) as proxy:
         settings = SHARED if shared else {"subscribe": "SUB {symbol}"}
-        settings = {**settings, "sequence": "n", "pingInterval": 1, "port": proxy.port}
+        settings = {**settings, "sequence": "n", "pingInterval": 4, "port": proxy.port}
         async with served(server, **settings) as grafana:
             viewer = await grafana.follow(await channel(grafana, "A"))
             outcome = await run_outages(write, viewer_numbers(viewer), server.restart, proxy)
@@ -223,23 +223,27 @@ async def test_a_server_that_does_not_answer_pings_is_gone():
 
 async def test_pings_keep_a_quiet_connection_open():
     with SocketServer() as server:
-        async with served(server, pingInterval=0.2) as grafana:
+        # a busy machine answers a ping within half of it
+        async with served(server, pingInterval=1) as grafana:
             viewer = await follow(grafana, server)
-            await anyio.sleep(1)
+            await anyio.sleep(2.5)
             server.publish(['{"n": 1}'])
             assert (await viewer.next())["n"] == 1 and server.accepted == 1
 
 
 async def test_a_keep_alive_message_is_sent_also_among_messages():
     with SocketServer() as server:
-        async with served(server, pingInterval=0.2, keepAlive="ping") as grafana:
+        async with served(server, pingInterval=1, keepAlive="ping") as grafana:
+            began = asyncio.get_running_loop().time()
             viewer = await follow(grafana, server)
-            await until(lambda: len(server.received) >= 2)
+            await until(lambda: server.received)
             for n in range(30):
                 server.publish([json.dumps({"n": n})])
-                await anyio.sleep(0.02)
+                await anyio.sleep(0.05)
             assert [row["n"] for row in await viewer.take(30)] == list(range(30))
-            assert set(server.received) == {"ping"} and 4 <= len(server.received) <= 12
+            count = len(server.received)
+            assert set(server.received) == {"ping"}
+            assert 2 <= count <= asyncio.get_running_loop().time() - began
 
 
 async def test_a_connection_without_messages_is_opened_again():

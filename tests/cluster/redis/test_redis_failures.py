@@ -184,7 +184,7 @@ def _sleep(server: Redis, seconds: int) -> None:
 def found_asleep(server: Redis) -> bool:
     try:
         with server.connect() as connection:
-            connection.settimeout(0.1)
+            connection.settimeout(0.5)  # a server that is only slow answers
             connection.sendall(b"AUTH %s\r\n" % server.password.encode())
             return not connection.recv(1)
     except TimeoutError:

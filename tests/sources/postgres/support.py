@@ -3,15 +3,24 @@
 import asyncio
 import base64
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from functools import partial
 from typing import Any
 
 import asyncpg
+import pytest
 
 from aiostream_ds.sources.postgres import Postgres
+from aiostream_ds.sources.postgres.database import APPLICATION_NAME
+from aiostream_ds.sources.postgres.table_reader import TableReader
 from aiostream_ds.testing import Grafana, Viewer, serve_in_memory
 from tests import waiting
 from tests.servers import Postgres as Server
@@ -129,7 +138,7 @@ def path(table: str, filter: str = "") -> str:
     return f"rows/{table}/{encoded or '-'}"
 
 
-until = partial(waiting.until, seconds=10.0)
+until = partial(waiting.until, seconds=15.0)
 
 
 async def running(connection: asyncpg.Connection, viewer: Viewer, insert: str) -> None:
@@ -138,6 +147,42 @@ async def running(connection: asyncpg.Connection, viewer: Viewer, insert: str) -
         while not viewer.rows:
             await connection.execute(insert)
             await asyncio.sleep(0.02)
+
+
+async def begun(grafana: Grafana, *tables: str, reads: int = 1) -> None:
+    """Wait until the stream of each table has read new rows: later rows are live ones.
+
+    It counts the reads that end from now on. A table may have one stream only.
+    """
+    source = await grafana.data_source(Postgres)
+    ended = Counter[str]()
+    with ExitStack() as stack:
+        for name in tables:
+            stack.enter_context(_counted_reads(source._readers[name], ended))
+        await until(lambda: all(ended[name] >= reads for name in tables))
+
+
+@contextmanager
+def _counted_reads(reader: TableReader, ended: "Counter[str]") -> Iterator[None]:
+    new_rows = reader.new_rows
+
+    async def counted(*arguments: Any) -> Any:
+        found = await new_rows(*arguments)
+        ended[reader.name] += 1
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "new_rows", counted)
+        yield
+
+
+async def nobody_connected(connection: asyncpg.Connection, query: str = "%") -> None:
+    """Wait until the server has ended the connections of data sources whose last statement is like
+    this: it learns of their end after they have."""
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND query LIKE $2"
+    async with asyncio.timeout(15):
+        while await connection.fetchval(count, APPLICATION_NAME, query):
+            await asyncio.sleep(0.01)
 
 
 async def next_values(viewer: Viewer, count: int, column: str = "n") -> list[Any]:

@@ -134,7 +134,7 @@ async def test_a_server_that_accepts_and_sends_nothing(monkeypatch, server: Redi
 async def test_a_server_that_stops_to_answer_and_others_go_on(
     monkeypatch, server: Redis, client: Client
 ):
-    monkeypatch.setattr(redis_connection, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(redis_connection, "ANSWER_TIMEOUT", 1.0)
     with Proxy(server.port) as proxy:
         async with serving(server, port=proxy.port) as grafana, serving(server) as direct:
             viewer, unaffected = await grafana.follow(f"x/{STOCK}"), await direct.follow(STOCK)
@@ -173,7 +173,8 @@ async def test_a_server_that_is_loading(other: Redis):
         await add(client, 1)
         await client.bgrewriteaof()
         await until(lambda: _is_rewritten(client))
-    other.extra = {"key-load-delay": "1000", "loading-process-events-interval-bytes": "1024"}
+    # 30 s, unless the delay is set to 0
+    other.extra = {"key-load-delay": "10000", "loading-process-events-interval-bytes": "1024"}
     try:
         await asyncio.to_thread(other.restart)  # it answers while it loads
         async with serving(other) as grafana:
@@ -182,6 +183,7 @@ async def test_a_server_that_is_loading(other: Redis):
             viewer, stock = await grafana.follow(f"x/{STOCK}"), await grafana.follow(STOCK)
             await until(lambda: any("is loading" in (s or {})["text"] for s in statuses(viewer)))
             async with admin(other) as client:
+                await client.config_set("key-load-delay", 0)
                 await until(lambda: _is_loaded(client))
                 await first_row(stock, lambda n: add(client, n))
     finally:

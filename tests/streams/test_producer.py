@@ -7,8 +7,11 @@ import anyio
 import orjson
 import pytest
 
+from aiostream_ds._channels.memory_pool import STEP_BYTES
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import (
+    AHEAD_BYTES,
+    BATCH_BYTES,
     BROWSER_QUEUE,
     DEMAND_WAIT,
     HIGH_WATER_ITERATIONS,
@@ -123,25 +126,48 @@ async def test_an_author_who_never_waits_blocks_no_task_and_loses_no_rows(parts)
     await registry.aclose()
 
 
-async def test_with_block_an_author_who_never_waits_is_a_batch_ahead_of_a_subscriber_that_takes(
-    parts,
+@pytest.mark.parametrize("streams", [1, 8])
+async def test_with_block_authors_who_never_wait_are_little_ahead_of_subscribers_that_take(
+    parts, streams
 ):
-    registry, count = parts.registry.ChannelRegistry(), 0
+    registry = parts.registry.ChannelRegistry()
 
     async def generator():
-        nonlocal count
+        number = 0
         while True:
-            yield count
-            count += 1
+            yield f"{number:4000}"
+            number += 1
 
-    policy = Policy(Buffer(rows=1000, full="block"))
-    subscription = registry.join(KEY, parts.stream(generator, rows=10), policy)
-    got = []
-    while len(got) < 200:
+    policy = Policy(Buffer(full="block"))
+    runner = parts.stream(generator, rows=BATCH_BYTES // 4000)
+    subscriptions = [
+        registry.join(ChannelKey("instance", f"path/{index}"), runner, policy)
+        for index in range(streams)
+    ]
+    got = [[] for _ in subscriptions]
+    while min(map(len, got)) < 500:
         await asyncio.sleep(DEMAND_WAIT / 2)
-        assert count <= len(got) + 10
-        got += rows_of(subscription.receive_nowait())
-    assert got == list(range(len(got)))
+        queued = sum(each.statistics().queued_bytes for each in subscriptions)
+        assert queued < AHEAD_BYTES + (streams + 1) * (BATCH_BYTES + STEP_BYTES)
+        for rows, subscription in zip(got, subscriptions, strict=True):
+            rows += map(int, rows_of(subscription.receive_nowait()))
+            subscription.sent()
+    assert all(rows == list(range(len(rows))) for rows in got)
+    await registry.aclose()
+
+
+async def test_with_block_an_author_goes_on_while_what_is_queued_fits_the_cache(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        while True:
+            yield "x" * 4000
+
+    policy = Policy(Buffer(full="block"))
+    subscription = registry.join(KEY, parts.stream(generator), policy)
+    for _ in range(100):  # iterations, without the time of a pause
+        await asyncio.sleep(0)
+    assert subscription.statistics().queued_bytes > AHEAD_BYTES
     await registry.aclose()
 
 

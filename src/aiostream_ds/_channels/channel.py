@@ -20,7 +20,13 @@ from aiostream_ds._channels.exceptions import ChannelClosed
 from aiostream_ds._channels.log import Log
 from aiostream_ds._channels.memory_pool import MemoryPool
 from aiostream_ds._channels.observer import ChannelKey, Observer
-from aiostream_ds._channels.policy import BROWSER_QUEUE, DEMAND_WAIT, PATIENCE, Policy
+from aiostream_ds._channels.policy import (
+    AHEAD_BYTES,
+    BROWSER_QUEUE,
+    DEMAND_WAIT,
+    PATIENCE,
+    Policy,
+)
 from aiostream_ds._channels.status import Status, Statuses, partition
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
@@ -314,9 +320,11 @@ class Channel:
                     subscription.evict_if_stalled()
 
     async def wait_for_demand(self) -> None:
-        """With the policy "block", wait until some subscriber has taken everything, but not longer
-        than `DEMAND_WAIT`. For a runner that never waits otherwise. Safe to cancel."""
-        if self._blocks and self.open and not self.has_demand:
+        """With the policy "block" and more than `AHEAD_BYTES` in the queues of the instance, wait
+        until some subscriber has taken everything, but not longer than `DEMAND_WAIT`. For a runner
+        that never waits otherwise. Safe to cancel."""
+        is_ahead = self._blocks and self._memory.used > AHEAD_BYTES
+        if is_ahead and self.open and not self.has_demand:
             await self._wait_until_received(self.time() + DEMAND_WAIT)
 
     async def pace(self) -> None:

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from aiostream_ds._frames.config import FieldConfig
 
 __all__ = [
+    "AHEAD_BYTES",
     "BATCH_BYTES",
     "BATCH_ROWS",
     "BROWSER_QUEUE",
@@ -137,10 +138,18 @@ DEMAND_WAIT: Annotated[
     float,
     Meta(
         description="Seconds for which a stream with the buffer `block` that never waits pauses"
-        " after a packet that no subscriber has taken: what is written at once is still in the"
-        " processor's cache."
+        " after a packet that no subscriber has taken, while the queues of its data source hold"
+        " more than AHEAD_BYTES."
     ),
 ] = 0.01
+
+AHEAD_BYTES: Annotated[
+    int,
+    Meta(
+        description="Encoded bytes that streams with the buffer `block` that never wait queue in a"
+        " data source before they pause: what is written soon is still in the processor's cache."
+    ),
+] = 256 * 1024
 
 LAG_END: Annotated[
     float,

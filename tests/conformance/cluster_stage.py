@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -20,6 +20,8 @@ from tests.exact.client import Drawing, ExactPanel, Tab
 from tests.exact.hosts import Node, open_node
 from tests.exact.judge import Judge
 from tests.exact.network import Network
+
+from .cluster_report import report_of
 
 __all__ = ["PLUGIN", "SERVERS", "Stage", "kill", "open_stage", "pause"]
 
@@ -61,15 +63,15 @@ class Stage:
     async def wait_until_one_run(self, names: Sequence[str]) -> None:
         """Wait until each channel is read by one server again."""
         running = self.upstream.running
-        with suppress(TimeoutError):
-            await self.wait_until(lambda: all(running[name] == 1 for name in names), 60)
-        wrong = {name: running[name] for name in names if running[name] != 1}
-        assert not wrong, wrong
+        await self.wait_until(lambda: all(running[name] == 1 for name in names), 60)
 
     async def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
-        with anyio.fail_after(seconds):
+        """Raises AssertionError, with what is missing, if it takes longer."""
+        with anyio.move_on_after(seconds):
             while not condition():
                 await anyio.sleep(0.02)
+            return
+        raise AssertionError(f"not within {seconds:g} s:\n{await report_of(self)}")
 
     async def end(self) -> None:
         """Wait until all panels have all rows, and check every drawing since the beginning."""
@@ -118,7 +120,7 @@ async def kill(stage: Stage, chance: random.Random) -> None:
         left = [name for name in lost if set(readers[name]) <= {killed}]
         found += [time.monotonic() - before] * (len(lost) - len(left))
         lost = left
-        assert time.monotonic() < before + 60, lost[:5]
+        assert time.monotonic() < before + 60, f"{lost[:5]}\n{await report_of(stage)}"
     await restarting
 
 

@@ -95,13 +95,21 @@ class Node:
         return History(names, rows, frame["meta"]["custom"]["cursor"])
 
     async def rows_after(self, path: str, after: Cursor) -> Message:
-        url = f"replay/rows?path={quote(path, safe='')}&after={after}"
-        answer = await self._call("resource", path="replay/rows", url=url)
+        return await self.resource(f"replay/rows?path={quote(path, safe='')}&after={after}")
+
+    async def resource(self, url: str) -> Message:
+        """The answer of a resource, from JSON."""
+        answer = await self._call("resource", path=url.partition("?")[0], url=url)
         messages = answer["messages"]
         if messages[0]["code"] != 200:
             raise CallFailed(f"{url}: {messages[0]}")
         page: Message = json.loads("".join(message["body"] for message in messages))
         return page
+
+    async def log(self) -> Sequence[Message]:
+        """The log lines of the plugin, since its last start."""
+        lines: Sequence[Message] = (await self._host.call("logs"))["lines"]
+        return lines
 
     async def subscribe(self, path: str, receive: Receive) -> Message:
         reply = await self._call("subscribe", path=path)

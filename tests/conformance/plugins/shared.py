@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from cluster_report import cluster_report
+
 from aiostream_ds import (
     Cursor,
     DataSource,
@@ -17,6 +19,7 @@ from aiostream_ds import (
     Rows,
     Settings,
     UpstreamError,
+    resource,
     serve,
     stream,
 )
@@ -89,6 +92,10 @@ class Shared(DataSource[Upstream]):
             async for text in reader:
                 yield line(*json.loads(text))
         raise UpstreamError("the upstream has closed the connection")
+
+    @resource("cluster")
+    async def cluster(self) -> dict[str, Any]:
+        return cluster_report()
 
     @asynccontextmanager
     async def connection(self, **question: Any) -> AsyncIterator[asyncio.StreamReader]:

@@ -24,6 +24,7 @@ from .network import Receive
 from .packets import Cursor, Message, RunCheck
 
 RESTART_DELAY = 0.1  # seconds until an ended RunStream is called again
+NO_LIMIT = 86_400_000  # ms: Grafana, too, waits for packets as long as the call is open
 UID = "exact"
 
 
@@ -151,7 +152,7 @@ class Node:
         self.checks.append(check)
         ended = False
         while not ended:
-            got = await self._host.call("packets", run=name, n=1, timeout_ms=60_000)
+            got = await self._host.call("packets", run=name, n=1, timeout_ms=NO_LIMIT)
             ended = got["ended"]
             for packet in got["packets"]:
                 if "cursor" in packet:  # packets of a stock channel have none

@@ -62,6 +62,7 @@ ASYNCIO = {
     "_cluster/source_reading.py",
     "_cluster/upstream_run.py",
     "_cluster/participation.py",
+    "_cluster/call_limits.py",
     "_cluster/nats/nats_client.py",
     "_cluster/nats/nats_connection.py",
     "_cluster/nats/nats_engine.py",

@@ -60,6 +60,7 @@ class ModelServer:
         entries: bound of a log.
         largest: bound of an entry, in bytes.
         knows_watchers: whether it answers who watches a channel.
+        work: seconds that it takes for a command, one after another.
         clock: seconds that are added to the clock of the loop: the server's clock may be set.
         appended: each entry that was ever in a log, by channel, with the connection that has
             appended it and the first payload of the term, for checks.
@@ -69,6 +70,7 @@ class ModelServer:
 
     def __init__(self, *, entries: int = 1000, largest: int = 1_000_000) -> None:
         self.entries, self.largest = entries, largest
+        self.work = self.busy_until = 0.0
         self.clock = 0.0
         self.is_up = self.knows_watchers = True
         self.channels: dict[str, _Channel] = {}
@@ -390,6 +392,20 @@ class ModelEngine:
     ) -> None:
         if epoch != self._epoch or not self._is_reachable:
             return
+        server, loop = self.server, asyncio.get_running_loop()
+        if not server.work:
+            self._run(epoch, answer, function, arguments)
+            return
+        server.busy_until = max(loop.time(), server.busy_until) + server.work
+        loop.call_at(server.busy_until, self._run, epoch, answer, function, arguments)
+
+    def _run(
+        self,
+        epoch: int,
+        answer: asyncio.Future[Any],
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+    ) -> None:
         result: Any = None
         error: Exception | None = None
         self.server.client = self
@@ -398,7 +414,7 @@ class ModelEngine:
         except Exception as caught:
             error = caught
         self._answers_at = self._schedule(
-            self._answers_at, self._answer_arrives, self._epoch, answer, result, error
+            self._answers_at, self._answer_arrives, epoch, answer, result, error
         )
 
     def _answer_arrives(

@@ -89,20 +89,45 @@ class ChannelMember(Participation):
                     self.away = self.away or str(error)
         finally:
             self._has_left = True
+            self.node.joins.end(self)
             await self._leave()
 
     async def _share(self) -> None:
-        self.follower.stop_reading()
-        await self.ask(self.engine.watch, self.name)
-        await self.update_presence()
-        ownership = await self.take()
-        self._claim_start = None
-        await self._join(ownership)
+        try:
+            await self._wait_for_turn()
+            if self.is_done:
+                return
+            self.follower.stop_reading()
+            await self.ask(self.engine.watch, self.name)
+            await self.update_presence()
+            ownership = await self.take()
+            self._claim_start = None
+            await self._join(ownership)
+        except EngineAway:
+            self.node.joins.failures += 1
+            raise
+        finally:
+            self.node.joins.end(self)
         while not self.is_done and not self.is_away and self.role is not Role.LOCAL:
             if self.term:
                 await self._upstream.own()
             else:
                 await follow(self)
+
+    async def _wait_for_turn(self) -> None:
+        """Other channels join first. Raises EngineAway if the engine is, or fails for these."""
+        joins, lease = self.node.joins, self.node.lease.seconds
+        ends, failures = anyio.current_time() + 2 * lease, joins.failures
+        while not joins.ask(self):
+            await self.wait(lease / 3)
+            self.raise_failure()
+            if not self.is_subscribed:
+                self.is_done = True
+                return
+            if self.is_away:
+                raise EngineAway(self.node.degraded or self.away)
+            if anyio.current_time() > ends and joins.failures != failures:
+                raise EngineAway("other channels cannot be joined")
 
     async def _join(self, ownership: Ownership) -> None:
         follower = self.follower

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 import anyio
 from anyio.abc import TaskGroup
 
+from aiostream_ds._cluster.call_limits import CallSlots, JoinTurns
 from aiostream_ds._cluster.engine import Engine, EngineError, Event, Reconnected, Sent
 from aiostream_ds._cluster.entries import EntryCodec, TermStart
 from aiostream_ds._cluster.lease import Lease
@@ -92,6 +93,7 @@ class ClusterNode:
         self.engine, self.name = engine, name
         self.options = options or NodeOptions()
         self.lease = Lease(self.options.lease, self.options.margin, self.options.clock)
+        self.calls, self.joins = CallSlots(self.options.lease / 3), JoinTurns()
         self.codec = EntryCodec()
         self.counters = NodeCounters()
         self.degraded = ""

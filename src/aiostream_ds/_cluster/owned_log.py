@@ -137,8 +137,7 @@ class OwnedLog:
         """Append a message, until the answer is known.
 
         Raises:
-            Fenced, LogLost, EntryTooLarge: as `Engine.append`.
-            EngineAway: as `Participation.ask`.
+            Fenced, LogLost, EntryTooLarge, EngineAway: as `Participation.write`.
         """
         channel, follower, node = self._channel, self._channel.follower, self._channel.node
         term, position = channel.term, follower.position
@@ -150,7 +149,7 @@ class OwnedLog:
             if channel.is_away:
                 raise EngineAway(node.degraded or channel.away)
             await node.lease_changed()
-        await channel.ask(channel.engine.append, channel.name, entry, schema, channel.start)
+        await channel.write(entry, schema)
         if schema is not None:
             self._schema_term = term
         follower.appended(entry, message)

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Protocol, TypeVar, TypeVarTuple
 
 import anyio
 
+from aiostream_ds._cluster.call_limits import CallSlots, JoinTurns
 from aiostream_ds._cluster.engine import Engine, EngineError, Entry, EntryId, Ownership
 from aiostream_ds._cluster.entries import EntryCodec, TermStart
 from aiostream_ds._cluster.follower import LogFollower, SchemaRead, SourceRead
@@ -34,9 +36,12 @@ class MemberNode(Protocol):
     """What a channel needs of its node.
 
     Attributes:
+        calls, joins: limits for all channels together.
         degraded: why the engine cannot be used; empty: it can.
     """
 
+    calls: CallSlots
+    joins: JoinTurns
     name: str
     engine: Engine
     lease: Lease
@@ -163,22 +168,48 @@ class Participation:
     async def ask(
         self, call: Callable[[*_Args], Awaitable[_Result]], *arguments: *_Args
     ) -> _Result:
-        """A call, repeated until it succeeds.
+        """A call, repeated until it succeeds. It waits for other channels first, if they have many.
 
         Raises:
             EngineAway: the engine is away, or calls of this channel have failed for some time.
         """
-        began, delay = anyio.current_time(), RETRY
+        began, delay = inf, RETRY
         while True:
+            slot = await self.node.calls.begin()
             try:
+                if self.node.degraded:
+                    raise EngineAway(self.node.degraded)
+                began = min(anyio.current_time(), began)
                 with anyio.fail_after(self.node.lease.seconds):
                     return await call(*arguments)
             except (EngineError, TimeoutError) as error:
                 reason = str(error) or "no answer in time"
-            if self.node.degraded or anyio.current_time() - began > 2 * self.node.lease.seconds:
-                raise EngineAway(reason)
-            await anyio.sleep(delay)
-            delay = min(2 * delay, _LONGEST_RETRY)
+            finally:
+                slot.end()
+            delay = await self._pause_after(reason, began, delay)
+
+    async def write(self, entry: Entry, schema: bytes | None) -> None:
+        """Append an entry to the log: the same, but other channels are not waited for.
+
+        Raises:
+            EngineAway: as `ask`.
+            Fenced, LogLost, EntryTooLarge: as `Engine.append`.
+        """
+        began, delay, start = anyio.current_time(), RETRY, self.start
+        while True:
+            try:
+                with anyio.fail_after(self.node.lease.seconds):
+                    return await self.engine.append(self.name, entry, schema, start)
+            except (EngineError, TimeoutError) as error:
+                reason = str(error) or "no answer in time"
+            delay = await self._pause_after(reason, began, delay)
+
+    async def _pause_after(self, reason: str, began: float, delay: float) -> float:
+        """After a call that has failed; returns the next pause. Raises EngineAway."""
+        if self.node.degraded or anyio.current_time() - began > 2 * self.node.lease.seconds:
+            raise EngineAway(reason)
+        await anyio.sleep(delay)
+        return min(2 * delay, _LONGEST_RETRY)
 
     async def take(self) -> Ownership:
         """Take the channel, if it can be taken."""

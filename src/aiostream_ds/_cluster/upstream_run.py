@@ -144,10 +144,9 @@ class UpstreamRun:
     async def _is_back(self) -> bool:
         channel = self._channel
         if await self._still_away():
+            channel.node.joins.end(channel)
             return False
-        # not all channels at once; their upstreams run until it is their turn
-        await anyio.sleep(channel.turn(1.0))
-        return not channel.is_away
+        return channel.node.joins.ask(channel)  # if it is not its turn, its upstream runs on
 
     async def _still_away(self) -> bool:
         channel = self._channel

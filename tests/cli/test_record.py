@@ -56,9 +56,9 @@ def test_a_recording_has_no_secret(here, capsys, path):
 
 
 def test_it_stops_after_the_seconds(here):
-    assert main(["record", "walk/100/1", "out", "--seconds", "0.2"]) == 0
+    assert main(["record", "walk/100/1", "out", "--seconds", "1"]) == 0
     _, lines = read(here / "out")
-    assert 0 < lines[-1]["t"] < 1
+    assert 0 < lines[-1]["t"] < 5
 
 
 def test_a_recording_can_be_played(here, capsys):

@@ -360,7 +360,7 @@ async def test_live_paths_serve_event_streams_and_websockets():
         async with asyncio.timeout(15):
             while not (line := await reader.readline()).startswith(b"data: "):
                 pass
-        assert json.loads(line[6:])["data"]["values"][2] == [0]
+        assert json.loads(line[6:])["data"]["values"][2][0] == 0
         writer.close()
         async with websockets.connect(f"ws://{address}/live/ticks/100") as socket:
             assert "data" in json.loads(await socket.recv())

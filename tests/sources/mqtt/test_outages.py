@@ -113,7 +113,7 @@ async def outcome_of(restart: str = "restart", **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("restart", ["restart", "stop_and_start"])
 @pytest.mark.parametrize(("qos", "protocol"), [(1, "5"), (2, "5"), (1, "3.1.1")])
 async def test_no_row_is_lost_or_doubled_with_a_session(qos, protocol, restart):
@@ -125,7 +125,7 @@ async def test_no_row_is_lost_or_doubled_with_a_session(qos, protocol, restart):
 
 @pytest.mark.go
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_no_row_is_lost_or_doubled_under_the_go_host(host_binary: Path):
     received: list[int] = []
     names: list[str] = []
@@ -159,7 +159,7 @@ async def test_no_row_is_lost_or_doubled_under_the_go_host(host_binary: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_with_qos_0_the_panel_names_each_outage_and_only_their_rows_are_lost():
     outcome, texts, health = await outcome_of(qos=0)
     assert outcome.doubled == outcome.out_of_order == 0
@@ -169,7 +169,7 @@ async def test_with_qos_0_the_panel_names_each_outage_and_only_their_rows_are_lo
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_a_broker_that_does_not_keep_sessions_is_named():
     class Forgetful(Mosquitto):
         def _lines(self) -> list[str]:

@@ -27,7 +27,7 @@ from .connecting import admin, encoded, serving, settings_for
 
 BUILTIN = "from aiostream_ds.sources.builtin_plugin import main; main()"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]  # 20,000 single messages
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from tests.exact.upstream import FILE, LOG, PAIRS, LogFile, Plugin, logs_in, ups
 RANDOM, LONG = 3, 20  # random schedules of each case
 CONCURRENT = 5  # schedules that run at a time
 DRAWINGS = 6  # of each panel, at least, before the logs end
-DRAW_TIMEOUT = 30.0  # seconds in which these, and in the end all rows, must be drawn
+DRAW_TIMEOUT = 120.0  # seconds in which these, and in the end all rows, must be drawn
 WIDTHS = (3.0, 8.0, 30.0)
 
 pytestmark = [pytest.mark.go, pytest.mark.slow]

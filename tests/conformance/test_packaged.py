@@ -19,6 +19,9 @@ from .driver import Host, HostError
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(60)]
 
+KILL_MS = 2_000
+"""Milliseconds after which go-plugin kills a plugin. An idle machine needs some 50."""
+
 WALK = {"queryType": "walk", "hz": 10, "seed": 1}
 
 
@@ -178,14 +181,14 @@ async def test_save_and_test_names_an_unknown_source(host: Host) -> None:
     )
 
 
-async def test_shutdown_ends_the_process_within_half_a_second(
+async def test_shutdown_ends_the_process_before_the_host_kills_it(
     host_binary: Path, packaged: Path
 ) -> None:
     async with Host(host_binary) as host:
         await host.start(packaged)
         await host.call("run", path="walk/100/1", run="walk")
         await host.packets("walk", 1)
-        assert (await host.call("shutdown"))["ms"] < 500
+        assert (await host.call("shutdown"))["ms"] < KILL_MS
 
 
 @pytest.mark.alone

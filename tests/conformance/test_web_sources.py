@@ -61,7 +61,7 @@ async def test_events_survive_outages_in_the_plugins_process(host_binary: Path) 
 
     with EventServer(tls=TLS.server) as server, Proxy(server.port) as proxy:
         server.token = TOKEN
-        ctx = context(f"https://127.0.0.1:{proxy.port}/sse", "http", idleTimeout=2)
+        ctx = context(f"https://127.0.0.1:{proxy.port}/sse", "http", idleTimeout=10)
         async with Host(host_binary) as host:
             await host.start(sys.executable, "-c", BUILTIN, env=dict(os.environ))
             await host.call("run", path="messages/-/-", run="run", ctx=ctx)

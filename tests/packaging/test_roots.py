@@ -15,6 +15,7 @@ import pytest
 from aiostream_ds.packaging.archive import unpack
 
 from ..conformance.driver import Host
+from ..conformance.test_packaged import KILL_MS
 from ..requirements import require
 from .conftest import launcher_in, listing
 from .test_package import use
@@ -98,5 +99,5 @@ async def test_it_starts_answers_and_streams_without_an_installed_python(
         libraries = {line.split()[-1] for line in loaded.splitlines() if ".so" in line}
         assert all(str(plugin) in name for name in libraries), "a library of the machine is used"
         await use(host, "walk/10/1", "walk", hz=10, seed=1)
-        assert (await host.call("shutdown"))["ms"] < 200
+        assert (await host.call("shutdown"))["ms"] < KILL_MS
     assert listing(plugin) == before

@@ -17,7 +17,7 @@ from .stage import TIMEOUT
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(150),
+    pytest.mark.timeout(300),
 ]
 
 NARROW, WIDE = 10, 30  # seconds of a panel's range

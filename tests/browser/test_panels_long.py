@@ -15,7 +15,7 @@ from .stage import last
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(150),
+    pytest.mark.timeout(300),
 ]
 
 WIDTH, POINTS, HERTZ = 40, 200, 50

@@ -12,7 +12,7 @@ from .stage import last
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
 ]
 
 STREAMS = ("declared", "inferred")

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(150),
+    pytest.mark.timeout(300),
 ]
 
 _SERVE = (

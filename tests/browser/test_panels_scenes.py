@@ -7,6 +7,8 @@ other panels, or Grafana's own buffer of live rows, have the same arrays.
 import anyio
 import pytest
 
+from tests.waiting import until
+
 from .conftest import OPENED
 from .counting import counting
 from .scenes import NONE_LOST, Dashboard, Drawn, judge, numbers_of, ticks
@@ -15,7 +17,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
 ]
 
 PLUGIN = counting("declared")
@@ -151,6 +153,7 @@ async def test_a_panel_of_another_tab_comes_back_without_a_query_and_a_refresh_a
         await anyio.sleep(1)
         assert asked == (dashboard.calls("/api/ds/query"), dashboard.calls("replay/rows"))
         await dashboard.do("refresh")
+        await until(lambda: dashboard.calls("/api/ds/query") >= asked[0] + 2)
         await anyio.sleep(1)
         assert dashboard.calls("/api/ds/query") == asked[0] + 2
         for key in "ab":

@@ -11,7 +11,7 @@ const browser = await chromium.launch({
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
 });
 const page = await browser.newPage();
-page.setDefaultTimeout(15_000);
+page.setDefaultTimeout(40_000);
 await page.goto(process.argv[2]);
 const command = await page.textContent(".empty pre");
 const push = (loss) => execSync(command.replace("0.1}", `${loss}}`), { stdio: "ignore" });

@@ -17,7 +17,7 @@ ROOT = HERE.parents[1]
 SCRIPT = HERE / "page.mjs"
 STEPS = re.findall(r'^await step\("([^"]+)"', SCRIPT.read_text("utf-8"), re.M)
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1000)]
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +38,12 @@ def report(tmp_path_factory):
         url = re.search(r"http://\S+", dev.stdout.readline().decode())[0]
         arguments = ["node", SCRIPT, url, os.environ.get("AIOSTREAM_DS_PICTURES", "")]
         environ = {**os.environ, "CHROMIUM": str(chromium)}
-        run = subprocess.run(arguments, env=environ, capture_output=True, text=True, timeout=360)
+        run = subprocess.run(arguments, env=environ, capture_output=True, text=True, timeout=900)
         assert run.returncode == 0, run.stderr
         yield json.loads(run.stdout)
     finally:
         dev.terminate()
-        dev.wait(10)
+        dev.wait(60)  # it ends a thousand streams
         dev.stdout.close()
         out.close()
 

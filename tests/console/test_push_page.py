@@ -12,7 +12,7 @@ from tests.push.console_process import ConsoleProcess
 
 from ..requirements import require
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(320)]
 
 SCRIPT = Path(__file__).with_name("push_page.mjs")
 PLAYWRIGHT = SCRIPT.parents[2] / "frontend/node_modules/playwright-core"
@@ -29,7 +29,7 @@ def test_the_command_of_the_page_draws_a_panel_that_keeps_its_history():
             env={**os.environ, "CHROMIUM": str(chromium)},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=280,
         )
         assert run.returncode == 0, run.stderr
         command = f"curl {console.url}/push/lab/run-1 -d '{{\"loss\": 0.1}}'"

@@ -39,13 +39,17 @@ def query_data(answers: Mapping[str, Answer]) -> list[Piece]:
         body: list[Piece] = []
         size = len(tail)
         for frame in answer.frames:
-            length = sum(map(len, frame))
+            length = len(frame[0]) if len(frame) == 1 else sum(map(len, frame))
             start = bytes_header(1, length)
             size += len(start) + length
-            body += start, *frame
+            body.append(start)
+            body += frame
         body.append(tail)
-        start = _string(1, ref_id) + bytes_header(2, size)
-        response += bytes_header(1, len(start) + size) + start, *body
+        key = _string(1, ref_id)
+        start = bytes_header(2, size)
+        whole = bytes_header(1, len(key) + len(start) + size)
+        response.append(b"%b%b%b" % (whole, key, start))
+        response += body
     return response
 
 

@@ -27,6 +27,9 @@ _MANY_STRINGS = 10_000
 _MAX_LAYOUTS, _MAX_LAYOUT_BYTES = 256, 16 * 1024
 """The number of cached layouts, and the size of the largest."""
 
+_SMALL = 16 * 1024
+"""Bytes of record batches below which a file is joined: each chunk takes time in what follows."""
+
 ARROW_TYPES = {
     FieldType.INT8: "int8",
     FieldType.INT16: "int16",
@@ -48,6 +51,7 @@ ARROW_TYPES = {
 
 # A block of the footer: the record batch's offset, its head's length, its body's length.
 _BLOCK = Struct("<qi4xq")
+_length = Struct("<i").unpack_from  # of the head, at byte 4 of a message
 _END_OF_BATCHES = b"\xff\xff\xff\xff\0\0\0\0"
 
 _json_encoder = msgspec.json.Encoder(order="deterministic")
@@ -75,17 +79,10 @@ def encode_chunks(frame: Frame, *, checked: bool = False) -> "tuple[bytes | memo
     Raises:
         FrameError: see `Frame.check`.
     """
-    key = _layout_key(frame)
-    layout = _layouts.get(key)
-    if layout is None:
-        if not checked:
-            check_schema(frame)
-        layout = _FileLayout(frame)
-        if key is not None and not checked and layout.size <= _MAX_LAYOUT_BYTES:
-            if len(_layouts) >= _MAX_LAYOUTS:
-                _layouts.clear()
-            _layouts[key] = layout
-    strings = [_many_strings(field) for field in frame.fields]
+    layout = _layout(frame, checked=checked)
+    strings: list[pa.Array | None] | None = None
+    if frame.rows >= _MANY_STRINGS:
+        strings = [_many_strings(field) for field in frame.fields]
     if not checked:
         _check_rows(frame, strings)
     if not layout.is_known:
@@ -120,7 +117,8 @@ class _FileLayout:
         )
         sample, message = _write_file(empty), empty.serialize().to_pybytes()
         before, _, after = sample.partition(message + _END_OF_BATCHES)
-        block = _block(before, [message])
+        head = 8 + _length(message, 4)[0]
+        block = _BLOCK.pack(len(before), head, len(message) - head)
         start, _, end = after.partition(block)
         self._before = before
         self._after = _END_OF_BATCHES + start, end
@@ -130,68 +128,80 @@ class _FileLayout:
         self.size = len(sample)
 
     def file(self, message: Sequence[bytes | memoryview]) -> tuple[bytes | memoryview, ...]:
-        """The file with this record batch, in chunks."""
-        start, end = self._after
-        return self._before, *message, b"%b%b%b" % (start, _block(self._before, message), end)
+        """The file with this record batch, in chunks; a small one in a single chunk."""
+        before, (start, end) = self._before, self._after
+        size = sum(map(len, message))
+        head = 8 + _length(message[0], 4)[0]
+        parts = before, *message, start, _BLOCK.pack(len(before), head, size - head), end
+        if size < _SMALL:
+            return (b"".join(parts),)
+        return parts
 
 
 _layouts: dict[Any, _FileLayout] = {}
 
 
-def _layout_key(frame: Frame) -> Any:
-    """A key that is equal for frames whose files have one layout; None if there is none.
+def _layout(frame: Frame, *, checked: bool) -> _FileLayout:
+    try:
+        key = _layout_key(frame)
+        found = _layouts.get(key)
+    except Exception:  # `check_schema` raises the error for it
+        key = found = None
+    if found is not None:
+        return found
+    if not checked:
+        check_schema(frame)
+    layout = _FileLayout(frame)
+    if key is not None and not checked and layout.size <= _MAX_LAYOUT_BYTES:
+        if len(_layouts) >= _MAX_LAYOUTS:
+            _layouts.clear()
+        _layouts[key] = layout
+    return layout
+
+
+def _layout_key(frame: Frame) -> tuple[Any, ...]:
+    """A key that is equal for frames whose files have one layout.
 
     Config and meta are in it in their JSON form: True equals 1, but their JSON differs.
     """
-    try:
-        key = (
-            frame.name,
-            frame.ref_id,
-            _json_key(frame.meta),
-            *[
-                (
-                    field.name,
-                    field.type,
-                    field.nullable,
-                    frozenset(field.labels.items()),
-                    _json_key(field.config),
-                )
-                for field in frame.fields
-            ],
+    key = [frame.name, frame.ref_id, _json_key(frame.meta)]
+    for field in frame.fields:  # five items each
+        labels, config = field.labels, field.config
+        key += (
+            field.name,
+            field.type,
+            field.nullable,
+            frozenset(labels.items()) if labels else None,
+            None if config is None else _json_key(config),
         )
-        hash(key)
-        return key
-    except Exception:  # `check_schema` raises the error for it
-        return None
+    return tuple(key)
 
 
 def _json_key(value: Any) -> Any:
     return None if value is None else (type(value), _json_encoder.encode(value))
 
 
-def _block(before: bytes, message: Sequence[bytes | memoryview]) -> bytes:
-    head = 8 + int.from_bytes(message[0][4:8], "little")
-    return _BLOCK.pack(len(before), head, sum(map(len, message)) - head)
-
-
 def _common_case_message(
-    frame: Frame, layout: _FileLayout, strings: "list[pa.Array | None]"
+    frame: Frame, layout: _FileLayout, strings: "list[pa.Array | None] | None"
 ) -> list[bytes | memoryview] | None:
     if layout.writer is None:
         return None
-    values = []
-    for field, array in zip(frame.fields, strings, strict=True):
+    fields = frame.fields
+    for field in fields:
         if field.nanos is not None:
             return None
-        values.append(field.values if array is None else array)
-    return layout.writer.write(values)
+    if strings is None:
+        return layout.writer.write([field.values for field in fields])
+    columns = zip(fields, strings, strict=True)
+    return layout.writer.write([f.values if array is None else array for f, array in columns])
 
 
 def _record_batch(
-    frame: Frame, layout: _FileLayout, strings: "list[pa.Array | None]"
+    frame: Frame, layout: _FileLayout, strings: "list[pa.Array | None] | None"
 ) -> "pa.RecordBatch":
     import pyarrow as pa
 
+    strings = strings or [None] * len(frame.fields)
     arrays = [
         _array(field, arrow_type) if array is None else array
         for field, arrow_type, array in zip(frame.fields, layout.types, strings, strict=True)
@@ -209,10 +219,10 @@ def _write_file(batch: "pa.RecordBatch") -> bytes:
     return content
 
 
-def _check_rows(frame: Frame, strings: "list[pa.Array | None]") -> None:
+def _check_rows(frame: Frame, strings: "list[pa.Array | None] | None") -> None:
     """`check_data`, except for fields that became an array of strings, which are valid."""
     fields: Sequence[Field] = frame.fields
-    if strings.count(None) < len(strings):
+    if strings is not None and strings.count(None) < len(strings):
         if len({len(field.values) for field in fields}) > 1:
             check_data(fields)
         fields = [field for field, array in zip(fields, strings, strict=True) if array is None]

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
+from operator import attrgetter
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any
 
@@ -39,30 +40,50 @@ _NUMBERS = {
     FieldType.TIME: ("q", "i"),
 }
 _PADDING = [bytes(-size % 8) for size in range(8)]
+_FEW = 512  # values, below which a copy is cheaper than a view
+_class_dtype_strides = attrgetter("__class__", "dtype", "strides")
 
 
 class _NumberColumn:
     """A column of numbers of one width; milliseconds of times become nanoseconds."""
 
-    __slots__ = ("_code", "_factor", "_kind")
+    __slots__ = ("_code", "_common", "_factor", "_kind", "_strides")
 
     def __init__(self, field_type: FieldType) -> None:
         self._code, kind = _NUMBERS[field_type]
-        self._kind = f"{kind}{array(self._code).itemsize}"
+        size = array(self._code).itemsize
+        self._kind = f"{kind}{size}"
+        self._strides = (size,)
+        self._common: Any = None  # class, dtype and strides of the arrays of nearly all calls
         self._factor = 1_000_000 if field_type is FieldType.TIME else 1
 
     def buffers(self, values: Any) -> tuple[Buffer, ...] | None:
         factor = self._factor
+        found: Any
         if values.__class__ is list:
             try:
                 found = array(self._code, values if factor == 1 else [v * factor for v in values])
             except (TypeError, OverflowError):  # None, or a value of another type
                 return None
-        elif array_kind(values) == self._kind:
+        elif self._is_common(values):
             found = values if factor == 1 else values * factor
         else:
             return None
-        return (memoryview(found).cast("B"),)
+        return (found.tobytes() if len(values) < _FEW else memoryview(found).cast("B"),)
+
+    def _is_common(self, values: Any) -> bool:
+        """Whether `array_kind` is that of the column; asked once for a class, dtype and strides."""
+        try:
+            common = _class_dtype_strides(values)
+        except AttributeError:  # not a numpy array
+            return False
+        if common == self._common:
+            return True
+        if array_kind(values) != self._kind:
+            return False
+        if common[2] == self._strides:  # a single value has any strides
+            self._common = common
+        return True
 
 
 class _StringColumn:
@@ -79,7 +100,7 @@ class _StringColumn:
             ends = array("i", accumulate(sizes, initial=0))
         except (TypeError, OverflowError):  # None, or more bytes than a column holds
             return None
-        return memoryview(ends).cast("B"), data
+        return ends.tobytes() if len(values) < _FEW else memoryview(ends).cast("B"), data
 
     def _arrow_buffers(self, values: "pa.Array") -> tuple[Buffer, ...] | None:
         if values.null_count or values.offset or str(values.type) != "string":
@@ -93,47 +114,57 @@ class _StringColumn:
 
 
 class _Body:
-    """The buffers of columns, padded, with the offset and length of each in the message's body."""
+    """The buffers of columns, padded, with the offset and length of each in the message's body.
+    `parts` begins with a place for the message's head."""
 
-    __slots__ = ("buffers", "nodes", "parts", "rows", "size")
+    __slots__ = ("buffers", "parts", "size")
 
-    def __init__(self, rows: int, columns: Sequence[Sequence[Buffer]]) -> None:
-        self.rows = rows
-        self.parts: list[Buffer] = []
+    def __init__(self) -> None:
+        self.parts: list[Buffer] = [b""]
         self.buffers: list[int] = []
-        self.nodes = [rows, 0] * len(columns)
-        size = 0
-        for column in columns:
-            self.buffers += (size, 0)  # the validity bitmap is empty: nothing is null
-            for buffer in column:
+        self.size = 0
+
+    def add(self, columns: Sequence[Any], values: Sequence[Any]) -> bool:
+        """Add columns. False: one of them is not the common case."""
+        places, parts, size = self.buffers, self.parts, self.size
+        for column, each in zip(columns, values, strict=True):
+            found = column.buffers(each)
+            if found is None:
+                return False
+            places += size, 0  # the validity bitmap is empty: nothing is null
+            for buffer in found:
                 length = len(buffer)
-                self.buffers += (size, length)
-                self.parts.append(buffer)
-                if length % 8:
-                    self.parts.append(_PADDING[length % 8])
-                size += (length + 7) & ~7
+                places += size, length
+                parts.append(buffer)
+                size += length
+                if length & 7:
+                    padding = _PADDING[length & 7]
+                    parts.append(padding)
+                    size += len(padding)
         self.size = size
+        return True
 
 
 class BatchWriter:
     """Writes the record batches of one schema."""
 
-    __slots__ = ("_columns", "_constants", "_head")
+    __slots__ = ("_columns", "_constants", "_pack")
 
     def __init__(
-        self, columns: list[_NumberColumn | _StringColumn], head: bytes, body: _Body
+        self, columns: list[_NumberColumn | _StringColumn], head: bytes, rows: int, body: _Body
     ) -> None:
         self._columns = columns
+        nodes = [rows, 0] * len(columns)
         # A head has five constant parts; the numbers of its batch are between them.
         first, _, rest = head.partition(pack("<q", body.size))
-        second, _, rest = rest.partition(pack("<q", body.rows))
+        second, _, rest = rest.partition(pack("<q", rows))
         third, _, rest = rest.partition(pack(f"<{len(body.buffers)}q", *body.buffers))
-        fourth, _, fifth = rest.partition(pack(f"<{len(body.nodes)}q", *body.nodes))
+        fourth, _, fifth = rest.partition(pack(f"<{len(nodes)}q", *nodes))
         self._constants = constants = first, second, third, fourth, fifth
-        counts = 1, 1, len(body.buffers), len(body.nodes)
+        counts = 1, 1, len(body.buffers), len(nodes)
         parts = zip(constants[:4], counts, strict=True)
         numbers = [f"{len(part)}s{count}q" for part, count in parts]
-        self._head = Struct(f"<{''.join(numbers)}{len(fifth)}s")
+        self._pack = Struct(f"<{''.join(numbers)}{len(fifth)}s").pack
 
     def write(self, values: Sequence[Any]) -> list[Buffer] | None:
         """The message of a record batch of checked columns: its head, and its body in chunks. None:
@@ -141,18 +172,15 @@ class BatchWriter:
         rows = len(values[0])
         if not rows:
             return None
-        found = []
-        for column, each in zip(self._columns, values, strict=True):
-            buffers = column.buffers(each)
-            if buffers is None:
-                return None
-            found.append(buffers)
-        body = _Body(rows, found)
+        columns, body = self._columns, _Body()
+        if not body.add(columns, values):
+            return None
         first, second, third, fourth, fifth = self._constants
-        head = self._head.pack(
-            first, body.size, second, rows, third, *body.buffers, fourth, *body.nodes, fifth
+        nodes = (rows, 0) * len(columns)
+        body.parts[0] = self._pack(
+            first, body.size, second, rows, third, *body.buffers, fourth, *nodes, fifth
         )
-        return [head, *body.parts]
+        return body.parts
 
 
 @lru_cache(maxsize=256)
@@ -168,10 +196,9 @@ def make_writer(types: tuple[FieldType, ...]) -> BatchWriter | None:
         message = _write_with_pyarrow(types, values)
         if writer is None:
             head = message[: 8 + int.from_bytes(message[4:8], "little")]
-            found = [
-                column.buffers(each) or () for column, each in zip(columns, values, strict=True)
-            ]
-            writer = BatchWriter(columns, head, _Body(rows, found))
+            body = _Body()
+            body.add(columns, values)
+            writer = BatchWriter(columns, head, rows, body)
         elif b"".join(writer.write(values) or ()) != message:
             return None
     return writer

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sized
 from datetime import datetime
 from math import inf
+from operator import attrgetter
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn
 
@@ -136,7 +137,8 @@ _DTYPES = {
     FieldType.ENUM: "u2",
 }
 
-_array_kinds: dict[tuple[type, Any], str] = {}
+_class_dtype_strides = attrgetter("__class__", "dtype", "strides")
+_array_kinds: dict[tuple[Any, ...], str] = {}
 """Results of `_find_kind`. numpy has one object for each native dtype, so this stays small."""
 
 
@@ -154,20 +156,23 @@ def array_kind(values: Any) -> str:
     """Kind and item size, such as "f8", of a numpy array whose memory can be sent as it is: of
     numbers or bools, native, contiguous, one-dimensional. "" for everything else."""
     try:
-        key = values.__class__, values.dtype
-        kind = _array_kinds.get(key) or _find_kind(values, key)
-        return kind if values.ndim == 1 and values.flags.c_contiguous else ""
+        key = _class_dtype_strides(values)
+        return _array_kinds.get(key) or _find_kind(values, key)
     except (AttributeError, TypeError):  # not a numpy array
         return ""
 
 
-def _find_kind(values: Any, key: tuple[type, Any]) -> str:
-    dtype = values.dtype
+def _find_kind(values: Any, key: tuple[Any, ...]) -> str:
+    _, dtype, strides = key
+    if values.ndim != 1 or not values.flags.c_contiguous:
+        return ""
     if dtype.kind not in "iufb" or dtype.itemsize > 8 or not dtype.isnative:
         return ""
     if hasattr(values, "mask") or _ndarray(values) is not type(values):
         return ""
-    _array_kinds[key] = kind = f"{dtype.kind}{dtype.itemsize}"
+    kind = f"{dtype.kind}{dtype.itemsize}"
+    if strides == (dtype.itemsize,):  # contiguous; that of a single value may be any
+        _array_kinds[key] = kind
     return kind
 
 

@@ -108,6 +108,7 @@ class Instance:
         "_quota_usage",
         "_ready",
         "_retired",
+        "_settings",
         "_task",
         "_upstream_settings",
         "closed",
@@ -148,6 +149,7 @@ class Instance:
         self.used_at = 0.0
         self.uses = 0
         self._content: tuple[Any, ...] | None = None
+        self._settings: pb.DataSourceInstanceSettings | None = None  # of the last call
         self._task: LifespanTask
         self._ready = asyncio.Event()
         self._retired = asyncio.Event()
@@ -346,11 +348,14 @@ class Instances:
 
     def _is_newer(self, instance: Instance, settings: pb.DataSourceInstanceSettings) -> bool:
         """Whether a call with these settings needs another instance than its data source has."""
-        updated = settings.last_updated_ms
-        if instance.updated_ms != updated:
-            return instance.updated_ms < updated
-        if instance._content is not None and instance._content != content_of(settings):
-            return True  # saved twice within the resolution of Grafana's database
+        if settings is not instance._settings:  # which decoded messages share
+            updated = settings.last_updated_ms
+            if instance.updated_ms != updated:
+                return instance.updated_ms < updated
+            if instance._content is not None:
+                if instance._content != content_of(settings):
+                    return True  # saved twice within the resolution of Grafana's database
+                instance._settings = settings
         return instance.closed and instance._task.task.done()
 
     def _open(
@@ -492,7 +497,7 @@ class Instances:
         self._unclosed.discard(instance)
         instance.closed = True
         instance._ready.set()
-        instance._content = None
+        instance._content = instance._settings = None
         self._forget_unused(instance.key)
         if self._closing.is_set() and not self._unclosed:
             self._empty.set()

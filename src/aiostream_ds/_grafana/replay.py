@@ -462,7 +462,9 @@ def _any_time(limit: int, after: int | None = None, upto: int | None = None) -> 
 
 def copy_frame(frame: Frame) -> Frame:
     """A new frame with the same fields: an author may return the same frame object twice."""
-    return Frame(*frame.fields, name=frame.name, meta=frame.meta)
+    copy = Frame(name=frame.name, meta=frame.meta)
+    copy.fields = frame.fields  # they were checked
+    return copy
 
 
 async def frame_of(encoder: RowEncoder, rows: "Frame | Columns[Any] | Sequence[Any]") -> Frame:

@@ -211,8 +211,8 @@ class Call:
         parts = self._encode(message)
         size = sum(map(len, parts))
         if size < FLUSH_BYTES:
-            whole = b"".join((message_prefix(size), *parts))
-            if self.stream.write_response(_RESPONSE_HEADERS, whole, _OK):
+            whole = message_prefix(size), *parts
+            if self.stream.write_response(_RESPONSE_HEADERS, whole, size + len(whole[0]), _OK):
                 self.sent = True
                 return None
         return self._send(parts, size)

@@ -98,27 +98,23 @@ class Decoder(Generic[T]):
         position, end = 0, len(data)
         try:
             while position < end:
-                tag = data[position]
-                position += 1
-                if tag > 127:
-                    tag, position = read_varint(data, position - 1)
-                entry = table.get(tag)
-                if entry is None:
-                    position = position_after(data, tag, position)  # a newer host's field
-                    continue
+                entry = table.get(data[position])
+                if entry is None:  # not known, or its tag has more bytes
+                    entry, position = self._rare_field(data, position)
+                    if entry is None:
+                        continue
                 action, name, convert = entry
-                number = data[position]  # the value, or the size of what follows
-                position += 1
+                number = data[position + 1]  # the value, or the size of what follows
+                position += 2
                 if number > 127:
                     number, position = read_varint(data, position - 1)
                 if action == _NUMBER:
-                    values[name] = convert(number - ((number & _SIGN) << 1))
+                    values[name] = convert(number if number < _SIGN else number - (1 << 64))
                     continue
-                start = position
+                value = data[position : position + number]
                 position += number
                 if position > end:
                     raise IndexError
-                value = data[start:position]
                 if action == _SET:
                     values[name] = convert(value)
                 elif action == _PUT:
@@ -131,6 +127,16 @@ class Decoder(Generic[T]):
         if position != end:
             raise self._truncated(end)
         return values
+
+    def _rare_field(self, data: bytes, position: int) -> tuple[_Entry | None, int]:
+        """The entry of a field whose tag has more than one byte, and the position of the tag's last
+        byte. None for a newer host's field, and the position after it."""
+        tag = data[position]
+        position += 1
+        if tag > 127:
+            tag, position = read_varint(data, position - 1)
+        entry = self._table.get(tag)
+        return entry, position_after(data, tag, position) if entry is None else position - 1
 
     def _truncated(self, size: int) -> ValueError:
         return ValueError(f"expected a whole {self.__name__}, got {size} bytes of a truncated one")

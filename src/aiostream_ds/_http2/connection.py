@@ -11,7 +11,7 @@ priorities, which are read and ignored (5.3.2).
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiostream_ds._http2 import rate_limits
 from aiostream_ds._http2.frame_reader import FrameReader, check_priority, unpadded
@@ -32,6 +32,7 @@ from aiostream_ds._http2.wire import (
     DATA,
     DEFAULT_FRAME_SIZE,
     DEFAULT_WINDOW,
+    END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
@@ -45,6 +46,7 @@ from aiostream_ds._http2.wire import (
     ErrorCode,
     Setting,
     frame,
+    header_frame_start,
     header_frames,
     settings_frame,
     window_update,
@@ -198,16 +200,18 @@ class Http2Stream:
         connection.write(b"".join((start, size.to_bytes(3, "big"), self._frame_tail, data)))
         return True
 
-    def write_response(self, headers: bytes, data: bytes, trailers: bytes) -> bool:
-        """Write a whole response at once: header blocks made by `encode_headers`, and the DATA
-        between them. Write nothing and return False when it would have to wait, when the data needs
-        more than one frame, or when the stream is not in the common state.
+    def write_response(
+        self, headers: bytes, data: Sequence[bytes | memoryview], size: int, trailers: bytes
+    ) -> bool:
+        """Write a whole response at once: short header blocks made by `encode_headers`, and the
+        DATA between them, `size` bytes in parts. Write nothing and return False when it would have
+        to wait, when the data needs more than one frame, or when the stream is not in the common
+        state.
         """
         connection = self.connection
-        size, limit = len(data), connection.frame_size
         if (
             self.state is not _HALF_CLOSED
-            or size > limit
+            or size > connection.frame_size
             or size > self.window
             or size > connection.window
             or not connection.writable
@@ -215,12 +219,20 @@ class Http2Stream:
             return False
         connection.window -= size
         self.answered = True
+        if connection._table_update:
+            headers = connection.take_table_update() + headers
+        tail = self._frame_tail
+        number = tail[2:]
         frames = (
-            header_frames(self.number, connection.take_table_update() + headers, limit, end=False),
+            header_frame_start(len(headers), END_HEADERS),
+            number,
+            headers,
             size.to_bytes(3, "big"),
-            self._frame_tail,
-            data,
-            header_frames(self.number, trailers, limit, end=True),
+            tail,
+            *data,
+            header_frame_start(len(trailers), END_HEADERS | END_STREAM),
+            number,
+            trailers,
         )
         connection.write(b"".join(frames))
         connection.close_stream(self, StreamState.ENDED)

@@ -35,6 +35,7 @@ _SIZES = (None, None, 5, 4, None, None, 8, None, 4, None)
 _NEEDS_STREAM = (True, True, True, True, False, True, False, False, None, True)
 _TYPES = len(_SIZES)
 _HEADER_SIZE = FRAME_HEADER.size
+_PLAIN = END_HEADERS | PADDED | PRIORITY_FLAG  # of which most HEADERS have the first only
 _unpack = FRAME_HEADER.unpack_from
 
 
@@ -85,7 +86,9 @@ class FrameReader:
             number &= LARGEST_WINDOW  # 4.1: the reserved bit is ignored
             payload = data[start:position]
             if self._between_blocks and (
-                (kind == WINDOW_UPDATE and length == 4) or (kind == DATA and number)
+                (kind == DATA and number)
+                or (kind == HEADERS and number and flags & _PLAIN == END_HEADERS)
+                or (kind == WINDOW_UPDATE and length == 4)
             ):
                 yield kind, flags, number, payload  # nearly every frame: its shape is right
                 continue

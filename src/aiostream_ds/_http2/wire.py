@@ -1,6 +1,7 @@
 """Frames as bytes: types, flags, error codes and settings, with the sections of RFC 9113."""
 
 from enum import IntEnum
+from functools import lru_cache
 from struct import Struct
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ErrorCode",
     "Setting",
     "frame",
+    "header_frame_start",
     "header_frames",
     "settings_frame",
     "window_update",
@@ -90,6 +92,12 @@ def settings_frame(settings: dict[Setting, int]) -> bytes:
     """SETTINGS with these values (6.5)."""
     values = (key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in settings.items())
     return frame(SETTINGS, 0, 0, b"".join(values))
+
+
+@lru_cache(maxsize=64)
+def header_frame_start(size: int, flags: int) -> bytes:
+    """The bytes of a HEADERS frame before the number of its stream."""
+    return size.to_bytes(3, "big") + bytes((HEADERS, flags))
 
 
 def header_frames(number: int, block: bytes, limit: int, *, end: bool) -> bytes:

@@ -142,11 +142,13 @@ _layouts: dict[Any, _FileLayout] = {}
 
 
 def _layout(frame: Frame, *, checked: bool) -> _FileLayout:
+    key: tuple[Any, ...] | None = None
+    found = None
     try:
         key = _layout_key(frame)
         found = _layouts.get(key)
     except Exception:  # `check_schema` raises the error for it
-        key = found = None
+        key = None
     if found is not None:
         return found
     if not checked:

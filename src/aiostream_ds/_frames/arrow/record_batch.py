@@ -9,7 +9,6 @@ from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
-from operator import attrgetter
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any
 
@@ -41,20 +40,16 @@ _NUMBERS = {
 }
 _PADDING = [bytes(-size % 8) for size in range(8)]
 _FEW = 512  # values, below which a copy is cheaper than a view
-_class_dtype_strides = attrgetter("__class__", "dtype", "strides")
 
 
 class _NumberColumn:
     """A column of numbers of one width; milliseconds of times become nanoseconds."""
 
-    __slots__ = ("_code", "_common", "_factor", "_kind", "_strides")
+    __slots__ = ("_code", "_factor", "_kind")
 
     def __init__(self, field_type: FieldType) -> None:
         self._code, kind = _NUMBERS[field_type]
-        size = array(self._code).itemsize
-        self._kind = f"{kind}{size}"
-        self._strides = (size,)
-        self._common: Any = None  # class, dtype and strides of the arrays of nearly all calls
+        self._kind = f"{kind}{array(self._code).itemsize}"
         self._factor = 1_000_000 if field_type is FieldType.TIME else 1
 
     def buffers(self, values: Any) -> tuple[Buffer, ...] | None:
@@ -65,25 +60,11 @@ class _NumberColumn:
                 found = array(self._code, values if factor == 1 else [v * factor for v in values])
             except (TypeError, OverflowError):  # None, or a value of another type
                 return None
-        elif self._is_common(values):
+        elif array_kind(values) == self._kind:
             found = values if factor == 1 else values * factor
         else:
             return None
         return (found.tobytes() if len(values) < _FEW else memoryview(found).cast("B"),)
-
-    def _is_common(self, values: Any) -> bool:
-        """Whether `array_kind` is that of the column; asked once for a class, dtype and strides."""
-        try:
-            common = _class_dtype_strides(values)
-        except AttributeError:  # not a numpy array
-            return False
-        if common == self._common:
-            return True
-        if array_kind(values) != self._kind:
-            return False
-        if common[2] == self._strides:  # a single value has any strides
-            self._common = common
-        return True
 
 
 class _StringColumn:

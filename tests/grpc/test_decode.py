@@ -81,6 +81,52 @@ def test_it_decodes_the_same_as_the_message_class(kind: Any) -> None:
     check()
 
 
+@st.composite
+def damaged(draw: st.DrawFn, messages: st.SearchStrategy[Any]) -> bytes:
+    """A message, or parts of two in any order, with bytes changed, inserted or cut off."""
+    data = bytes(draw(messages))
+    if draw(st.booleans()):
+        data = data[draw(st.integers(0, len(data))) :] + bytes(draw(messages))
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(st.binary(max_size=11)) + data[at + draw(st.integers(0, 3)) :]
+    return data
+
+
+def outcome(read: Any, data: bytes) -> Any:
+    try:
+        return read(data)
+    except ValueError as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.__name__)
+def test_code_for_a_class_decodes_as_the_table_does(kind: Any) -> None:
+    decoder = Decoder(kind)
+    decoder.parse(b"")
+    compiled = decoder._compiled()
+    assert compiled is not decoder._values
+
+    @given(damaged(REQUESTS[kind]))
+    def check(data: bytes) -> None:
+        assert outcome(compiled, data) == outcome(decoder._values, data)
+
+    check()
+
+
+def test_code_is_made_for_messages_that_come_often() -> None:
+    decoder = Decoder(pb.RunStreamRequest, fields={"path", "headers"})
+    data = bytes(pb.RunStreamRequest(path="walk", data=b"x" * 200, headers={"k": "v"}))
+    parsed = [decoder.parse(data) for _ in range(70)]
+    assert decoder._read != decoder._values
+    assert parsed == [pb.RunStreamRequest(path="walk", headers={"k": "v"})] * 70
+    assert parsed[-1].headers is not parsed[-2].headers
+    large = pb.RunStreamRequest(path="x" * 70_000)
+    assert decoder.parse(bytes(large)) == large
+    with pytest.raises(ValueError, match="truncated"):
+        decoder.parse(data[:-1])
+
+
 def test_a_truncated_message_is_rejected_at_every_length() -> None:
     message = pb.RunStreamRequest(
         plugin_context=pb.PluginContext(org_id=300, user=pb.User(login="ada")), path="x" * 200

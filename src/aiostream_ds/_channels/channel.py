@@ -54,9 +54,6 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-_RUNNING, _LINGERING = State.RUNNING, State.LINGERING  # looked up for each packet
-
-
 class ChannelOwner(Protocol):
     """The registry of a channel: what a channel needs of it, and the notifications it gets."""
 
@@ -88,6 +85,7 @@ class Channel:
     Not thread-safe: use it in the event loop's thread.
 
     Attributes:
+        open: whether the stream runs and has not been cancelled: rows may be emitted.
         failed: whether `fail` ended the channel.
         log: where emitted packets are kept, if they are.
         cursors: the range of cursors of the last rows, of a stream whose rows have a cursor.
@@ -124,6 +122,7 @@ class Channel:
         "log",
         "on_demand",
         "on_status",
+        "open",
         "schema",
         "state",
         "task",
@@ -134,7 +133,7 @@ class Channel:
     ) -> None:
         self.key = key
         self.generation = generation
-        self.state = State.OPENING
+        self._set_state(State.OPENING)
         self.schema: Schema | None = None
         self.cursors: CursorRange | None = None
         self.log: Log | None = None
@@ -156,12 +155,11 @@ class Channel:
         self._is_emitting = self._has_warned = False
         self._status_waits = self._demand_waits = False  # for the end of `emit`
 
-    # For the runner
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        self.open = state is State.RUNNING or state is State.LINGERING  # asked for each packet
 
-    @property
-    def open(self) -> bool:
-        """Whether the stream runs and has not been cancelled: rows may be emitted."""
-        return self.state is _RUNNING or self.state is _LINGERING
+    # For the runner
 
     @property
     def has_demand(self) -> bool:
@@ -184,8 +182,7 @@ class Channel:
     @property
     def can_send(self) -> bool:
         """Whether the channel is open and not full."""
-        state = self.state
-        return (state is _RUNNING or state is _LINGERING) and not (self._blocks and self.is_blocked)
+        return self.open and not (self._blocks and self.is_blocked)
 
     @property
     def above_high_water(self) -> bool:
@@ -203,9 +200,8 @@ class Channel:
             ChannelClosed: the channel is closing or closed.
             RuntimeError: called from within itself.
         """
-        state = self.state
-        if state is not _RUNNING and state is not _LINGERING:
-            raise ChannelClosed(f"{self.key.path}: the channel is {state.value}")
+        if not self.open:
+            raise ChannelClosed(f"{self.key.path}: the channel is {self.state.value}")
         if self._is_emitting:
             raise RuntimeError("emit must not be called from within itself")
         self._is_emitting = True
@@ -220,7 +216,16 @@ class Channel:
             self._owner.observer.on_emit(self.key, 1, rows, size)
             if self._statuses is not None:
                 self._statuses.rows_emitted()
-            self._give(packets, rows, size)
+            now = self._owner.loop.time()
+            if self.log is not None:
+                self.log.append(packets, rows, size, now)
+            queued: list[Subscription] = []
+            for subscription in self._subscriptions:
+                if not subscription.push_direct(packet, now):
+                    subscription.put(packets, rows, size, now)
+                    queued.append(subscription)
+            if queued:
+                _wake(queued)
             return rows, size
         finally:
             self._is_emitting = False
@@ -260,26 +265,19 @@ class Channel:
         now = self._owner.loop.time()
         if self.log is not None:
             self.log.append(packets, rows, size, now)
-        single = packets[0] if len(packets) == 1 else None
         queued: list[Subscription] = []
         for subscription in self._subscriptions:
-            if single is None:
-                is_sent = subscription.push_all_direct(packets, rows, size, now)
-            else:
-                is_sent = subscription.push_direct(single, now)
-            if not is_sent:
+            if not subscription.push_all_direct(packets, rows, size, now):
                 subscription.put(packets, rows, size, now)
                 queued.append(subscription)
-        for subscription in queued:
-            subscription.wake()
+        _wake(queued)
 
     def _give_cursors(self, packet: Packet) -> None:
         now = self._owner.loop.time()
         exact = tuple(each for each in self._subscriptions if each.exact)
         for subscription in exact:
             subscription.put_cursors(packet, now)
-        for subscription in exact:
-            subscription.wake()
+        _wake(exact)
 
     def warn_of_large_rows(self, packets: Sequence[Packet]) -> None:
         """Log a warning, once, if a packet is larger than what some versions of Grafana queue."""
@@ -422,7 +420,7 @@ class Channel:
         elif self.state is State.RUNNING:
             linger = self._owner.linger(self.key, self._policy.linger)
             if linger > 0:
-                self.state = State.LINGERING
+                self._set_state(State.LINGERING)
                 self._timer = self._owner.loop.call_later(linger, self.close)
             else:
                 self.close()
@@ -455,7 +453,7 @@ class Channel:
         self._subscriptions += (subscription,)
         if self.state is State.LINGERING:
             self.stop_timer()
-            self.state = State.RUNNING
+            self._set_state(State.RUNNING)
         self._owner.observer.on_join(self.key)
         return subscription
 
@@ -482,7 +480,7 @@ class Channel:
 
     def start(self) -> None:
         """Create the task of the stream. An eager task may emit, and end, in this call."""
-        self.state = State.RUNNING
+        self._set_state(State.RUNNING)
         if self._policy.stale:
             _ = self.statuses
         self._owner.observer.on_start(self.key)
@@ -532,7 +530,7 @@ class Channel:
     def close(self) -> None:
         """Cancel the stream; again after the close timeout, as long as it is alive."""
         self.stop_timer()
-        self.state = State.CLOSING
+        self._set_state(State.CLOSING)
         self._closing_since = self.time()
         self._owner.channel_closing(self)
         self._cancel()
@@ -559,7 +557,8 @@ class Channel:
         self.stop_timer()
         was_cancelled = self.state is State.CLOSING
         was_started = self.state is not State.OPENING
-        self.state, self.task = State.CLOSED, None
+        self._set_state(State.CLOSED)
+        self.task = None
         self.on_demand = self.on_status = None
         if error is not None and was_cancelled:
             log.error("stream %s failed while it closed", self.key.path, exc_info=error)
@@ -575,3 +574,9 @@ class Channel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _wake(subscriptions: Sequence[Subscription]) -> None:
+    """Notify those that have got packets in their queue, once each of them has."""
+    for subscription in subscriptions:
+        subscription.wake()

@@ -147,12 +147,10 @@ class MemoryLog:
             rows, size = _sums(packets)
             self._batches, self._start, self._rows, self._size = [], 0, 0, 0
         self._batches.append(packets)
-        self._rows += rows
-        self._size += size
-        while self._rows > replay.rows or self._size > replay.bytes:
-            if len(self._batches) - self._start == 1:
-                break
-            self._forget()
+        self._rows = rows = self._rows + rows
+        self._size = size = self._size + size
+        if rows > replay.rows or size > replay.bytes:
+            self._forget_surplus()
         self._newest = now
         if now >= self._next_checkpoint:
             self._next_checkpoint = now + 1
@@ -189,6 +187,14 @@ class MemoryLog:
         if self._newest < oldest:  # also what was appended after the last checkpoint
             while self._start < len(self._batches):
                 self._forget()
+
+    def _forget_surplus(self) -> None:
+        """Forget what is beyond the bounds; the newest packet is kept."""
+        replay = self._replay
+        while self._rows > replay.rows or self._size > replay.bytes:
+            if len(self._batches) - self._start == 1:
+                break
+            self._forget()
 
     def _forget(self) -> None:
         batch = self._batches[self._start]

@@ -182,16 +182,19 @@ class RowEncoder:
             TypeError, ValueError: a row cannot be encoded. The encoder has not changed.
         """
         if len(rows) == 1 and stamps is None:  # the common case of a slow stream
-            kind = rows[0].__class__
-            if kind is Columns and not self._inference.has_series:
-                return self._block_packets(rows)
+            row = rows[0]
+            kind = row.__class__
             layout = self._dict_layout if kind is dict else self._row_layouts.get(kind)
-            if layout is None and kind is self._declared:
-                layout = self._first_layout(rows[0])
-            data = layout.row(rows[0]) if layout is not None else None
-            if layout is not None and data is not None:
-                self._last_layout = layout
-                return [Packet(layout.schema, data, 1)]
+            if layout is None:
+                if kind is Columns and not self._inference.has_series:
+                    return self._block_packets(rows)
+                if kind is self._declared:
+                    layout = self._first_layout(row)
+            if layout is not None:
+                data = layout.row(row)
+                if data is not None:
+                    self._last_layout = layout
+                    return [Packet(layout.schema, data, 1)]
         only = only_type(rows)
         if only is None or opener(only) is not None:
             rows, stamps = _single_rows(rows, stamps)

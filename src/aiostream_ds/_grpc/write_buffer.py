@@ -50,21 +50,26 @@ class WriteBuffer:
     def write(self, data: bytes) -> None:
         """Buffer `data`; flush when the buffer is full."""
         self._chunks.append(data)
-        self._written(len(data))
+        self._size = size = self._size + len(data)
+        self._writes = writes = self._writes + 1
+        if size >= FLUSH_BYTES or writes >= FLUSH_CHUNKS:
+            self.flush()
+        elif not self._flush_scheduled:
+            self._schedule_flush()
 
     def write_parts(self, parts: list[bytes | memoryview], size: int) -> None:
         """The same for `size` bytes in parts, which are not copied."""
         self._chunks += parts
-        self._written(size)
-
-    def _written(self, size: int) -> None:
         self._size += size
         self._writes += 1
         if self._size >= FLUSH_BYTES or self._writes >= FLUSH_CHUNKS:
             self.flush()
         elif not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._scheduled_flush)
+            self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        self._flush_scheduled = True
+        self._loop.call_soon(self._scheduled_flush)
 
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False

@@ -10,6 +10,8 @@ import h2.settings
 import pytest
 
 from aiostream_ds._frames.packet import Packet, Schema, render
+from aiostream_ds._grafana import packet_delivery
+from aiostream_ds._grafana.packet_delivery import _MAX_SIZES as MAX_SIZES
 from aiostream_ds._grafana.packet_delivery import packet_message
 from aiostream_ds._grpc import write_buffer
 from aiostream_ds._grpc.call import Codec
@@ -31,6 +33,15 @@ def test_an_encoded_packet_is_the_same_as_betterproto2s(size, schema):
     payload = render(schema, packet)
     body = bytes(pb.StreamPacket(data=payload))
     assert packet_message(schema, packet) == b"\0" + struct.pack(">I", len(body)) + body
+
+
+def test_what_precedes_packets_is_kept_for_a_bounded_number_of_sizes():
+    schema = Schema(b"{}", "s")
+    packets = [Packet(schema, b"1" * size, 1) for size in range(1, MAX_SIZES + 100)]
+    expected = b"".join(packet_message(None, each) for each in packets)
+    for _ in range(2):
+        assert packet_delivery._messages_of_one_schema(None, packets) == expected
+        assert len(packet_delivery._between_data) <= MAX_SIZES
 
 
 def test_the_codec_decodes_what_it_encodes():

@@ -190,8 +190,7 @@ class CommonCaseWriter:
         if not self._numbers_only or width < 2:
             return None
         if single:
-            cells = list(chain.from_iterable(chain.from_iterable(tables)))
-            columns = [cells[n::width] for n in range(width)]
+            columns = [[table[n][0] for table in tables] for n in range(width)]
         else:
             columns = [list(chain.from_iterable(each)) for each in zip(*tables, strict=True)]
         if not all(map(_is_common, columns, self._cases)):

@@ -21,27 +21,38 @@ from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 __all__ = ["PacketWriter", "packet_message", "send_packets", "stream_packet", "write"]
 
 
+_MAX_SIZES = 4096
+"""How many sizes of packets have what is before their data in memory."""
+
 _LARGE_DATA = FLUSH_BYTES - 32
 """From this size on, the message of a packet without a schema may be above FLUSH_BYTES."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_MAX_SIZES)
 def _prefix(size: int) -> bytes:
     """All bytes of a gRPC message `StreamPacket{data: …}` before its `size` bytes of data."""
     header = bytes_header(1, size)
     return message_prefix(len(header) + size) + header
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_MAX_SIZES)
 def _before_data(size: int) -> bytes:
     """All bytes of the message of a packet without a schema before its `size` bytes of data."""
     return _prefix(size + len(b'{"data":}')) + b'{"data":'
 
 
-@lru_cache(maxsize=4096)
-def _between_data(size: int) -> bytes:
-    """The same, with the end of the message before it."""
-    return b"}" + _before_data(size)
+class _BetweenData(dict[int, bytes]):
+    """The same by size, with the end of the message before it. A dict that is filled as it is read:
+    a burst of small packets looks each of them up, and `lru_cache` takes twice as long."""
+
+    def __missing__(self, size: int) -> bytes:
+        if len(self) >= _MAX_SIZES:
+            self.clear()
+        found = self[size] = b"}" + _before_data(size)
+        return found
+
+
+_between_data = _BetweenData()
 
 
 def packet_message(schema: Schema | None, packet: Packet) -> bytes:
@@ -71,7 +82,7 @@ def _messages_of_one_schema(schema: Schema | None, packets: Sequence[Packet]) ->
     data = [packet.data for packet in packets]
     parts = [b"}"] * (2 * len(data) + 1)
     parts[1::2] = data
-    parts[:-1:2] = map(_between_data, map(len, data))
+    parts[:-1:2] = map(_between_data.__getitem__, map(len, data))
     if schema is None:
         parts[0] = _before_data(len(data[0]))
     else:

@@ -161,6 +161,18 @@ async def test_older_settings_never_replace_newer_ones(journal):
         assert "open old" not in journal
 
 
+async def test_the_context_of_the_last_call_does_not_keep_its_instance(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        instances, old = grafana.plugin.instances, context(grafana, "old", 4)
+        first = await instances.get(old)
+        assert instances.find_open(old) is instances.find_open(old) is first
+        second = await instances.get(context(grafana, "new", 5))
+        assert instances.find_open(old) is instances.find_open(old) is second
+        instances.close_idle(anyio.current_time() + 2 * IDLE_TIMEOUT)
+        assert instances.find_open(old) is None
+        assert await instances.get(old) is not second
+
+
 async def test_of_two_quick_saves_the_later_wins_in_any_order_of_opening(journal):
     journal.gate = asyncio.Event()
     async with serve_in_memory(data_source(journal)) as grafana:

@@ -72,6 +72,8 @@ __all__ = [
 
 log = get_logger(__name__)
 
+_NO_CALL = None, None
+
 CLOSE_GRACE = 5.0
 """Seconds that a replaced instance stays open for the calls that still use it."""
 
@@ -108,7 +110,6 @@ class Instance:
         "_quota_usage",
         "_ready",
         "_retired",
-        "_settings",
         "_task",
         "_upstream_settings",
         "closed",
@@ -149,7 +150,6 @@ class Instance:
         self.used_at = 0.0
         self.uses = 0
         self._content: tuple[Any, ...] | None = None
-        self._settings: pb.DataSourceInstanceSettings | None = None  # of the last call
         self._task: LifespanTask
         self._ready = asyncio.Event()
         self._retired = asyncio.Event()
@@ -298,6 +298,8 @@ class Instances:
         self._registry = registry
         self._close_grace = close_grace
         self._current: dict[InstanceKey, Instance] = {}
+        # of the last call: many calls of one user follow each other, and share their context
+        self._recent: tuple[pb.PluginContext | None, Instance | None] = _NO_CALL
         self._states: dict[InstanceKey, tuple[type, dict[str, Any]]] = {}
         self._generation = 0
         self._unclosed: set[Instance] = set()
@@ -334,12 +336,17 @@ class Instances:
     def find_open(self, context: pb.PluginContext | None) -> Instance | None:
         """What `get` returns if it need neither wait nor open; None in any other case. It can be
         called outside of a task."""
-        settings = context.data_source_instance_settings if context is not None else None
-        if context is None or settings is None or self._closing.is_set():
+        if context is None or self._closing.is_set():
             return None
-        instance = self._current.get(key_of(context, settings))
-        if instance is None or not instance.is_open or self._is_newer(instance, settings):
-            return None
+        recent, instance = self._recent
+        if context is not recent or instance is None or not instance.is_open:
+            settings = context.data_source_instance_settings
+            if settings is None:
+                return None
+            instance = self._current.get(key_of(context, settings))
+            if instance is None or not instance.is_open or self._is_newer(instance, settings):
+                return None
+            self._recent = context, instance
         config, used = context.grafana_config, instance.source.grafana_config
         if config is not used and config and config != used:  # of one context it is the same object
             return None
@@ -348,14 +355,11 @@ class Instances:
 
     def _is_newer(self, instance: Instance, settings: pb.DataSourceInstanceSettings) -> bool:
         """Whether a call with these settings needs another instance than its data source has."""
-        if settings is not instance._settings:  # which decoded messages share
-            updated = settings.last_updated_ms
-            if instance.updated_ms != updated:
-                return instance.updated_ms < updated
-            if instance._content is not None:
-                if instance._content != content_of(settings):
-                    return True  # saved twice within the resolution of Grafana's database
-                instance._settings = settings
+        updated = settings.last_updated_ms
+        if instance.updated_ms != updated:
+            return instance.updated_ms < updated
+        if instance._content is not None and instance._content != content_of(settings):
+            return True  # saved twice within the resolution of Grafana's database
         return instance.closed and instance._task.task.done()
 
     def _open(
@@ -376,6 +380,7 @@ class Instances:
             instance._encoders = previous._encoders
             self._registry.keep_logs(key, previous.generation, instance.generation)
         self._current[key] = instance
+        self._recent = _NO_CALL
         self._unclosed.add(instance)
         work = self._run(instance, context, settings)
         instance._task = LifespanTask(work, key.uid, self._counters)
@@ -416,6 +421,7 @@ class Instances:
                 instance.used_at = now
             elif now - instance.used_at > IDLE_TIMEOUT:
                 del self._current[key]
+                self._recent = _NO_CALL
                 self._states.pop(key, None)
                 self._registry.close_instance(key)
                 instance._retire()
@@ -497,7 +503,8 @@ class Instances:
         self._unclosed.discard(instance)
         instance.closed = True
         instance._ready.set()
-        instance._content = instance._settings = None
+        instance._content = None
+        self._recent = _NO_CALL
         self._forget_unused(instance.key)
         if self._closing.is_set() and not self._unclosed:
             self._empty.set()

@@ -149,7 +149,7 @@ class Call:
         size = len(data) - 5
         if size != int.from_bytes(data[1:5], "big") or size > self._server.receive_limit:
             return None
-        return bytes(memoryview(data)[5:])
+        return data[5:] if isinstance(data, bytes) else bytes(memoryview(data)[5:])
 
     async def receive(self) -> Any:
         """The next request message, decoded; None when the host has ended its side of the stream.

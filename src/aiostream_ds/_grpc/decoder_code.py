@@ -58,7 +58,7 @@ def read(data):
 
 
 def _step(field: CodeField) -> str:
-    is_repeated = field.kind in ("append", "put")
+    is_repeated = field.kind in ("append", "put", "skip")
     lines = [
         f"   {'while' if is_repeated else 'if'} tag == {field.tag}:",
         "    size = data[position + 1]",

@@ -35,7 +35,8 @@ class CallStream(Http2Stream):
 
     def __init__(self, connection: Http2Connection, number: int) -> None:
         super().__init__(connection, number)
-        self._data: bytearray | None = None  # a large request arrives in thousands of frames
+        # one frame as it is; more of a large request, thousands, are appended
+        self._data: bytes | bytearray | None = None
         self._unread = 0  # bytes of the flow-control windows
         self._ahead: int | None = None  # of these, what was opened again before it was read
         self._ended = False
@@ -58,13 +59,15 @@ class CallStream(Http2Stream):
         if len(data) == len(stored):
             self._data = None
         else:
+            if isinstance(stored, bytes):
+                stored = self._data = bytearray(stored)
             del stored[:size]
         # what is left stays in the window: a slow reader would store whatever the host sends
         self._acknowledge(self._unread - len(self._data or b""))
         return data
 
     @property
-    def unread(self) -> bytearray | None:
+    def unread(self) -> bytes | bytearray | None:
         """Everything that was not read, once the host has ended the stream; None before."""
         return self._data if self._ended else None
 
@@ -76,10 +79,13 @@ class CallStream(Http2Stream):
     def feed(self, data: bytes, size: int, *, ended: bool) -> None:
         """Store `data` from the host, which took `size` bytes of the flow-control windows. `ended`:
         the host has ended its side of the stream."""
-        if self._data is None:
-            self._data = bytearray(data)
+        stored = self._data
+        if stored is None:
+            self._data = data
+        elif isinstance(stored, bytearray):
+            stored += data
         else:
-            self._data += data
+            self._data = bytearray(stored) + data
         self._unread += size
         self._ended = ended
         if self._ahead is not None:

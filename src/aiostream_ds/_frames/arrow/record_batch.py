@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 from struct import Struct, pack
+from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
 from aiostream_ds._frames.columns import FieldType, array_kind, is_arrow
@@ -39,32 +40,44 @@ _NUMBERS = {
     FieldType.TIME: ("q", "i"),
 }
 _PADDING = [bytes(-size % 8) for size in range(8)]
+_UNCOMMON = -1
 _FEW = 512  # values, below which a copy is cheaper than a view
 
 
 class _NumberColumn:
     """A column of numbers of one width; milliseconds of times become nanoseconds."""
 
-    __slots__ = ("_code", "_factor", "_kind")
+    __slots__ = ("_code", "_factor", "_kind", "_scale")
 
     def __init__(self, field_type: FieldType) -> None:
         self._code, kind = _NUMBERS[field_type]
         self._kind = f"{kind}{array(self._code).itemsize}"
+        self._scale: Any = None
         self._factor = 1_000_000 if field_type is FieldType.TIME else 1
 
-    def buffers(self, values: Any) -> tuple[Buffer, ...] | None:
+    def add(self, values: Any, places: list[int], parts: list[Buffer], size: int) -> int:
         factor = self._factor
         found: Any
         if values.__class__ is list:
             try:
                 found = array(self._code, values if factor == 1 else [v * factor for v in values])
             except (TypeError, OverflowError):  # None, or a value of another type
-                return None
+                return _UNCOMMON
         elif array_kind(values) == self._kind:
-            found = values if factor == 1 else values * factor
+            found = values if factor == 1 else values * self._scale_for(values)
         else:
-            return None
-        return (found.tobytes() if len(values) < _FEW else memoryview(found).cast("B"),)
+            return _UNCOMMON
+        buffer = found.tobytes() if len(values) < _FEW else memoryview(found).cast("B")
+        length = len(buffer)
+        places += (size, 0, size, length)
+        parts.append(buffer)
+        return size + length if not length & 7 else _padded(parts, size + length)
+
+    def _scale_for(self, values: Any) -> Any:
+        """The factor as an array without dimensions: numpy takes long to convert an int."""
+        if self._scale is None:
+            self._scale = (values[:1] * 0 + self._factor).reshape(())
+        return self._scale
 
 
 class _StringColumn:
@@ -72,18 +85,31 @@ class _StringColumn:
 
     __slots__ = ()
 
-    def buffers(self, values: Any) -> tuple[Buffer, ...] | None:
+    def add(self, values: Any, places: list[int], parts: list[Buffer], size: int) -> int:
+        found = self._buffers(values)
+        if found is None:
+            return _UNCOMMON
+        ends, data = found
+        length = len(ends)
+        places += (size, 0, size, length)
+        parts.append(ends)
+        size = _padded(parts, size + length)
+        length = len(data)
+        places += (size, length)
+        parts.append(data)
+        return _padded(parts, size + length)
+
+    def _buffers(self, values: Any) -> tuple[Buffer, Buffer] | None:
         if values.__class__ is not list:
             return self._arrow_buffers(values) if is_arrow(values) else None
         try:
             data = "".join(values).encode()
             sizes = map(len, values if data.isascii() else map(str.encode, values))
-            ends = array("i", accumulate(sizes, initial=0))
-        except (TypeError, OverflowError):  # None, or more bytes than a column holds
+            return pack(f"<{len(values) + 1}i", *accumulate(sizes, initial=0)), data
+        except (TypeError, StructError):  # None, or more bytes than a column holds
             return None
-        return ends.tobytes() if len(values) < _FEW else memoryview(ends).cast("B"), data
 
-    def _arrow_buffers(self, values: "pa.Array") -> tuple[Buffer, ...] | None:
+    def _arrow_buffers(self, values: "pa.Array") -> tuple[Buffer, Buffer] | None:
         if values.null_count or values.offset or str(values.type) != "string":
             return None
         _, ends, data = values.buffers()
@@ -94,36 +120,18 @@ class _StringColumn:
         return ends, memoryview(data)[:size] if size else b""
 
 
-class _Body:
-    """The buffers of columns, padded, with the offset and length of each in the message's body.
-    `parts` begins with a place for the message's head."""
+_Column = _NumberColumn | _StringColumn
+"""`add` appends a column to the body of a message that has `size` bytes: its buffers with their
+padding to `parts`, and the offset and length of each, first that of the validity bitmap, which is
+empty, to `places`. Returns the size after it, _UNCOMMON for what pyarrow has to write."""
 
-    __slots__ = ("buffers", "parts", "size")
 
-    def __init__(self) -> None:
-        self.parts: list[Buffer] = [b""]
-        self.buffers: list[int] = []
-        self.size = 0
-
-    def add(self, columns: Sequence[Any], values: Sequence[Any]) -> bool:
-        """Add columns. False: one of them is not the common case."""
-        places, parts, size = self.buffers, self.parts, self.size
-        for column, each in zip(columns, values, strict=True):
-            found = column.buffers(each)
-            if found is None:
-                return False
-            places += size, 0  # the validity bitmap is empty: nothing is null
-            for buffer in found:
-                length = len(buffer)
-                places += size, length
-                parts.append(buffer)
-                size += length
-                if length & 7:
-                    padding = _PADDING[length & 7]
-                    parts.append(padding)
-                    size += len(padding)
-        self.size = size
-        return True
+def _padded(parts: list[Buffer], size: int) -> int:
+    """The size of a body that is padded to eight bytes."""
+    if size & 7:
+        parts.append(_PADDING[size & 7])
+        return (size | 7) + 1
+    return size
 
 
 class BatchWriter:
@@ -132,17 +140,17 @@ class BatchWriter:
     __slots__ = ("_columns", "_constants", "_pack")
 
     def __init__(
-        self, columns: list[_NumberColumn | _StringColumn], head: bytes, rows: int, body: _Body
+        self, columns: list[_Column], head: bytes, rows: int, places: list[int], size: int
     ) -> None:
         self._columns = columns
         nodes = [rows, 0] * len(columns)
         # A head has five constant parts; the numbers of its batch are between them.
-        first, _, rest = head.partition(pack("<q", body.size))
+        first, _, rest = head.partition(pack("<q", size))
         second, _, rest = rest.partition(pack("<q", rows))
-        third, _, rest = rest.partition(pack(f"<{len(body.buffers)}q", *body.buffers))
+        third, _, rest = rest.partition(pack(f"<{len(places)}q", *places))
         fourth, _, fifth = rest.partition(pack(f"<{len(nodes)}q", *nodes))
         self._constants = constants = first, second, third, fourth, fifth
-        counts = 1, 1, len(body.buffers), len(nodes)
+        counts = 1, 1, len(places), len(nodes)
         parts = zip(constants[:4], counts, strict=True)
         numbers = [f"{len(part)}s{count}q" for part, count in parts]
         self._pack = Struct(f"<{''.join(numbers)}{len(fifth)}s").pack
@@ -153,15 +161,17 @@ class BatchWriter:
         rows = len(values[0])
         if not rows:
             return None
-        columns, body = self._columns, _Body()
-        if not body.add(columns, values):
-            return None
+        columns, size = self._columns, 0
+        places: list[int] = []
+        parts: list[Buffer] = [b""]  # in place of the head
+        for column, each in zip(columns, values, strict=True):
+            size = column.add(each, places, parts, size)
+            if size < 0:
+                return None
         first, second, third, fourth, fifth = self._constants
         nodes = (rows, 0) * len(columns)
-        body.parts[0] = self._pack(
-            first, body.size, second, rows, third, *body.buffers, fourth, *nodes, fifth
-        )
-        return body.parts
+        parts[0] = self._pack(first, size, second, rows, third, *places, fourth, *nodes, fifth)
+        return parts
 
 
 @lru_cache(maxsize=256)
@@ -177,9 +187,10 @@ def make_writer(types: tuple[FieldType, ...]) -> BatchWriter | None:
         message = _write_with_pyarrow(types, values)
         if writer is None:
             head = message[: 8 + int.from_bytes(message[4:8], "little")]
-            body = _Body()
-            body.add(columns, values)
-            writer = BatchWriter(columns, head, rows, body)
+            places, size = list[int](), 0
+            for column, each in zip(columns, values, strict=True):
+                size = column.add(each, places, [], size)
+            writer = BatchWriter(columns, head, rows, places, size)
         elif b"".join(writer.write(values) or ()) != message:
             return None
     return writer

@@ -93,9 +93,13 @@ class Proxy:
         await asyncio.gather(*links, return_exceptions=True)
 
     async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            for each in server.sockets:
+                self._loop.remove_reader(each.fileno())
+            for _ in range(3):  # asyncio forgets what it has accepted, but not opened, when closed
+                await asyncio.sleep(0)
+            server.close()
         await self._reset()
 
     async def _end(self) -> None:
@@ -121,6 +125,7 @@ class Proxy:
         link = asyncio.create_task(self._link(reader, writer))
         self._links.add(link)
         link.add_done_callback(self._links.discard)
+        link.add_done_callback(lambda _: _reset(writer))  # also of one that is cancelled at once
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass the bytes of one connection until either side ends it; then close both."""

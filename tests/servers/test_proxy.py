@@ -1,6 +1,8 @@
 """The proxy of the tests cuts, refuses and holds connections, and keeps its port."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -98,3 +100,23 @@ async def test_a_target_that_does_not_listen_ends_the_connection():
         with pytest.raises(ConnectionResetError):  # while it connects, or afterwards
             async with dialing(proxy) as (reader, _):
                 await reader.readline()
+
+
+@pytest.mark.parametrize("end", ["refuse", "__exit__"])
+async def test_connections_that_come_when_it_begins_to_refuse_are_reset(end):
+    for _ in range(20):
+        async with echoing() as proxy:
+            address = "127.0.0.1", proxy.port
+            connections = [socket.create_connection(address, timeout=10) for _ in range(5)]
+            if end == "refuse":
+                proxy.refuse()
+                assert all(map(is_ended, connections))
+        assert all(map(is_ended, connections))
+
+
+def is_ended(connection: socket.socket) -> bool:
+    if connection.fileno() < 0:
+        return True
+    with connection, contextlib.suppress(ConnectionResetError):
+        return connection.recv(1) == b""
+    return True

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from aiostream_ds._cluster.engine import (
+    LARGEST_NUMBER,
     START,
     Appended,
     Engine,
@@ -141,7 +142,7 @@ class EngineContract:
         page = await a.read("c", START, 10)
         first = EntryId(taken.term, 0)
         assert list(page.entries) == [Entry(first, START, EVERYTHING)]
-        assert (page.first, page.last, page.truncated) == (first, first, False)
+        assert (page.last, page.truncated) == (first, False)
 
     async def test_an_owned_channel_is_not_taken_and_the_end_of_its_log_is_returned(self, a, b):
         term = (await a.take("c", "a", b"1")).term
@@ -249,7 +250,7 @@ class EngineContract:
     # -- the log ---------------------------------------------------------------------------------
 
     async def test_an_empty_log_has_an_empty_page(self, a):
-        assert await a.read("never", START, 10) == ([], START, START, False)
+        assert await a.read("never", START, 10) == ([], START, False)
 
     async def test_entries_name_the_ones_before_also_of_another_term(self, a, b):
         first = await a.take("c", "a", b"1")
@@ -267,8 +268,24 @@ class EngineContract:
         written = await write_many(a, "c", term, 5)
         page = await a.read("c", written[1].id, 2)
         assert list(page.entries) == written[2:4]
-        assert (page.first, page.last, page.truncated) == (EntryId(term, 0), written[-1].id, False)
+        assert (page.last, page.truncated) == (written[-1].id, False)
         assert list((await a.read("c", written[-1].id, 2)).entries) == []
+
+    async def test_a_page_may_begin_at_any_entry_also_if_none_was_seen(self, a, b):
+        written = []
+        for count in (0, 1, 14, 3):
+            term = (await a.take("c", "a", b"t%d" % count)).term
+            written.append(Entry(EntryId(term, 0), written[-1].id if written else START, b"t"))
+            written += await write_many(a, "c", term, count)
+            await write_many(a, "d", (await a.take("d", "a", b"d%d" % count)).term, count)
+        ids = [each.id for each in written]
+        for number, after in enumerate(ids):
+            page = await b.read("c", after, 2)
+            assert [each.id for each in page.entries] == ids[number + 1 : number + 3]
+            assert not page.truncated
+        for term in {each.term for each in ids}:
+            found = (await b.read("c", EntryId(term - 1, LARGEST_NUMBER), 100)).entries
+            assert [each.id for each in found] == [each for each in ids if each.term >= term]
 
     async def test_the_last_page_is_known_as_the_end(self, a):
         term = (await a.take("c", "a", b"1")).term
@@ -354,7 +371,7 @@ class EngineContract:
         term = (await a.take("c", "a", b"1")).term
         written = await write_many(a, "c", term, server.removes_after)
         page = await a.read("c", START, 10)
-        assert page.truncated and page.first == page.entries[0].id > (term, 0)
+        assert page.truncated and page.entries[0].id > (term, 0)
         assert page.last == written[-1].id
         left = await read_all(a, "c")
         assert server.entries <= len(left) < len(written)

@@ -60,7 +60,7 @@ class ModelServer:
         entries: bound of a log.
         largest: bound of an entry, in bytes.
         knows_watchers: whether it answers who watches a channel.
-        work: seconds that it takes for a command, one after another.
+        work: seconds that it takes for a command, one after another; `read_work`: for a read.
         clock: seconds that are added to the clock of the loop: the server's clock may be set.
         appended: each entry that was ever in a log, by channel, with the connection that has
             appended it and the first payload of the term, for checks.
@@ -70,7 +70,7 @@ class ModelServer:
 
     def __init__(self, *, entries: int = 1000, largest: int = 1_000_000) -> None:
         self.entries, self.largest = entries, largest
-        self.work = self.busy_until = 0.0
+        self.work = self.read_work = self.busy_until = 0.0
         self.clock = 0.0
         self.is_up = self.knows_watchers = True
         self.channels: dict[str, _Channel] = {}
@@ -191,7 +191,7 @@ class ModelServer:
     def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
         found = self._channel(channel)
         if not found.log:
-            return LogPage([], START, START, after < found.removed)
+            return LogPage([], START, after < found.removed)
         page = []
         for entry in reversed(found.log):  # most reads are of the end
             if entry.id <= after:
@@ -200,7 +200,7 @@ class ModelServer:
         page = page[::-1][:limit]
         sizes = itertools.accumulate(len(entry.payload) for entry in page)
         page = page[: 1 + sum(size < READ_BYTES for size in sizes)]
-        return LogPage(page, found.log[0].id, found.last, after < found.removed)
+        return LogPage(page, found.last, after < found.removed)
 
     def schema(self, channel: str) -> bytes | None:
         return self._channel(channel).schema
@@ -396,7 +396,8 @@ class ModelEngine:
         if not server.work:
             self._run(epoch, answer, function, arguments)
             return
-        server.busy_until = max(loop.time(), server.busy_until) + server.work
+        work = server.read_work if function == server.read else server.work
+        server.busy_until = max(loop.time(), server.busy_until) + work
         loop.call_at(server.busy_until, self._run, epoch, answer, function, arguments)
 
     def _run(

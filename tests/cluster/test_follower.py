@@ -80,8 +80,7 @@ class Log:
 
     def page(self, after: EntryId, limit: int) -> LogPage:
         found = [entry for entry in self.entries if entry.id > after]
-        first = self.entries[0].id if self.entries else START
-        return LogPage(found[:limit], first, self.last, after < self.removed)
+        return LogPage(found[:limit], self.last, after < self.removed)
 
 
 class Reader:
@@ -207,9 +206,36 @@ def test_a_reader_joins_at_the_end_with_the_tail(log):
     tail = reader.join(tail=10)
     assert [m.payload for m in tail] == [b"%d" % n for n in range(290, 300)]
     assert {m.schema for m in tail} == {b"s"}
-    assert len(reader.reads) == 2  # the schema was not in the first one
+    assert len(reader.reads) == 1  # it goes on when it has the schema
     reader.follow(log.write(b"new"))
     assert reader.payloads == [b"new"]
+
+
+def test_who_needs_the_newest_message_only_reads_the_end_of_the_log(log):
+    for n in range(300):
+        log.write(b"%d" % n, CursorRange("e", n, n + 1))
+    reader = Reader(log)
+    assert [m.payload for m in reader.join(tail=1)] == [b"299"]
+    assert reader.reads == [log.entries[-3].id]
+    reader.follow(log.write(b"new", CursorRange("e", 300, 301)))
+    assert reader.payloads == [b"new"] and reader.resets == []
+
+
+def test_who_needs_the_newest_message_only_reads_the_last_term_if_that_is_short(log):
+    for n in range(300):
+        log.write(b"%d" % n, CursorRange("e", n, n + 1))
+    before = log.entries[-1].id
+    log.term(200)
+    log.write(b"first", CursorRange("e", 300, 301))
+    reader = Reader(log)
+    assert [m.payload for m in reader.join(tail=1)] == [b"first"]
+    assert [before <= each < log.entries[-2].id for each in reader.reads] == [True]
+
+
+def test_the_newest_message_is_found_before_a_new_term(log):
+    log.write(b"0", CursorRange("e", 0, 1))
+    log.term(200)
+    assert [m.payload for m in Reader(log).join(tail=1)] == [b"0"]
 
 
 def test_the_tail_is_found_before_a_new_term(log):

@@ -8,26 +8,27 @@ import pytest
 from tests.cluster.simulation import History, Scenario
 from tests.cluster.test_takeover_times import playing
 
-CHANNELS = 300
-WORK = 0.0012  # seconds for a call
+CHANNELS = 200
+WORK = 0.0018  # seconds for a call
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
+@pytest.mark.parametrize("read_work", [WORK, 8 * WORK])
 @pytest.mark.parametrize("outage", [0.0, 3.0])
-def test_all_channels_are_shared_again_soon_after_an_outage(outage):
+def test_all_channels_are_shared_again_soon_after_an_outage(outage, read_work):
     history = History(1, Scenario(channels=CHANNELS, rate=1.0))
     server = history.server
 
     async def interrupt() -> None:
         async with playing(history):
             await until_shared(history, 20)
-            server.work = WORK
+            server.work, server.read_work = WORK, read_work
             server.is_up = False
             server.restart(keep=True)
             await asyncio.sleep(outage)
             server.is_up = True
-            await until_shared(history, 20)
+            await until_shared(history, 40)
 
     history.loop.run_until_complete(interrupt())
     history.loop.settle()

@@ -3,51 +3,95 @@
 After an outage, a reconnection or a start all channels of a node have calls to make. If all of
 these were sent at once, the last ones would be answered after their time limit, when the work for
 them is done. They would be repeated, and no channel would ever be done. So they wait for each other
-in this process, where waiting is not a failure.
+in this process, where waiting is not a failure. The slower the answers are, the fewer calls are
+sent at a time: renewals of the lease, and other nodes, wait in the same queue of the server.
 """
 
 import asyncio
+from collections import deque
 from typing import Protocol
 
 __all__ = ["CallSlots", "JoinTurns"]
 
-_CALLS = 64  # that wait for an answer, of all channels of a node; appends are not counted
-_JOINS = 32  # channels that join
+_MOST = 64  # calls that wait for an answer, of all channels of a node; not appends and takeovers
+_FEWEST = 24
 
 
 class Slot:
-    """One of the calls. `end` may be called twice."""
+    """One of the calls."""
 
-    __slots__ = ("_free", "_timer")
+    __slots__ = ("_began", "_is_held", "_slots", "_timer")
 
-    def __init__(self, free: asyncio.Semaphore, seconds: float) -> None:
-        self._free: asyncio.Semaphore | None = free
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.end)
+    def __init__(self, slots: "CallSlots", seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._slots, self._is_held, self._began = slots, True, loop.time()
+        self._timer = loop.call_later(seconds, self._release)
 
     def end(self) -> None:
         """The call has ended."""
-        if self._free is not None:
-            self._timer.cancel()
-            self._free.release()
-            self._free = None
+        self._timer.cancel()
+        now = asyncio.get_running_loop().time()
+        self._slots.measured(now - self._began, now)
+        self._release()
+
+    def _release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._slots.release()
 
 
 class CallSlots:
-    """Limits the calls that wait for an answer.
+    """Limits the calls that wait for an answer. The first one that waits is the first one that goes
+    on.
 
     Args:
         seconds: after which a call is not counted any more. An engine may have stopped to answer
             for some of the channels only.
+        slow: seconds of a call with which fewer are sent at a time.
+
+    Attributes:
+        limit: how many may be sent at a time.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._free, self._seconds = asyncio.Semaphore(_CALLS), seconds
+    def __init__(self, seconds: float, slow: float) -> None:
+        self.limit = float(_MOST)
+        self._seconds, self._slow = seconds, slow
+        self._running = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._slower_at = 0.0  # when the limit may become lower again
 
     async def begin(self) -> Slot:
-        """Wait until another call may be sent. The first one that waits is the first one that goes
-        on; it ends what it gets."""
-        await self._free.acquire()
-        return Slot(self._free, self._seconds)
+        """Wait until another call may be sent; the caller ends what it gets."""
+        if self._running < self.limit:
+            self._running += 1
+        else:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # it was this call's turn
+                    self.release()
+                raise
+        return Slot(self, self._seconds)
+
+    def release(self) -> None:
+        """A call has ended, or is not counted any more."""
+        self._running -= 1
+        while self._waiting and self._running < self.limit:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._running += 1
+                turn.set_result(None)
+
+    def measured(self, seconds: float, now: float) -> None:
+        """A call has taken so long. The limit is halved at most once for the calls that were sent
+        at one time, and grows by one with each so many fast ones."""
+        if seconds <= self._slow:
+            self.limit = min(self.limit + 1 / self.limit, _MOST)
+        elif now - seconds >= self._slower_at:
+            self.limit = max(self.limit / 2, _FEWEST)
+            self._slower_at = now
 
 
 class Waiting(Protocol):
@@ -58,23 +102,31 @@ class Waiting(Protocol):
 
 
 class JoinTurns:
-    """Limits the channels that join. A channel whose upstream runs on this node alone lets it run
-    until its turn.
+    """Limits the channels that join to half of the calls. A channel whose upstream runs on this
+    node alone lets it run until its turn.
+
+    Args:
+        calls: the limit of these.
 
     Attributes:
-        failures: how often a channel that had a turn could not join.
+        successes, failures: how often a channel that had a turn has joined, or could not.
     """
 
-    def __init__(self) -> None:
-        self.failures = 0
+    def __init__(self, calls: CallSlots) -> None:
+        self._calls = calls
+        self.successes = self.failures = 0
         self._joining: set[Waiting] = set()
         self._waiting: dict[Waiting, None] = {}
+
+    @property
+    def _has_place(self) -> bool:
+        return len(self._joining) < self._calls.limit / 2
 
     def ask(self, channel: Waiting) -> bool:
         """Whether it is the channel's turn. If not, it is woken then."""
         if channel in self._joining:
             return True
-        if len(self._joining) < _JOINS:
+        if self._has_place:
             self._waiting.pop(channel, None)
             self._joining.add(channel)
             return True
@@ -86,7 +138,7 @@ class JoinTurns:
         self._waiting.pop(channel, None)
         if channel in self._joining:
             self._joining.remove(channel)
-            if self._waiting:
+            while self._waiting and self._has_place:
                 following = next(iter(self._waiting))
                 del self._waiting[following]
                 self._joining.add(following)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = [
+    "LARGEST_NUMBER",
     "READ_BYTES",
     "START",
     "Appended",
@@ -45,6 +46,9 @@ class EntryId(NamedTuple):
 START = EntryId(0, 0)
 """Before the first entry of a log."""
 
+LARGEST_NUMBER = (1 << 63) - 1
+"""An entry of this number is after all others of its term, and before the next one."""
+
 READ_BYTES = 4 << 20
 """A page ends with the entry with which it has so many bytes: memory is bounded by this and the
 largest entry, however long the log is."""
@@ -59,11 +63,10 @@ class Entry(NamedTuple):
 
 
 class LogPage(NamedTuple):
-    """Consecutive entries, oldest first. `first` and `last` are those of the whole log, which is
-    empty if `last` is START. `truncated`: entries after the requested id were removed."""
+    """Consecutive entries, oldest first. `last` is that of the whole log, which is empty if it is
+    START. `truncated`: entries after the requested id were removed."""
 
     entries: Sequence[Entry]
-    first: EntryId
     last: EntryId
     truncated: bool
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from aiostream_ds._cluster.engine import START, Entry, EntryId, LogPage
+from aiostream_ds._cluster.engine import LARGEST_NUMBER, START, Entry, EntryId, LogPage
 from aiostream_ds._cluster.entries import (
     NO_MESSAGE,
     BadEntry,
@@ -100,6 +100,7 @@ class LogFollower:
         "_missing_schema",
         "_received",
         "_reset",
+        "_rest",
         "_runs",
         "_schema",
         "_schema_hash",
@@ -144,6 +145,7 @@ class LogFollower:
         self._schema_hash = self._tip_schema = 0
         self._schemas: dict[int, bytes] = {}
         self._missing_schema = 0
+        self._rest: tuple[LogPage, bool] | None = None  # of a page that needs this schema
         self._events: list[tuple[Entry, int]] = []
         self._end = b""  # the payload of the entry at `position`, if it is of a message
         self._kept: list[tuple[ChannelMessage, int]] = []
@@ -222,7 +224,11 @@ class LogFollower:
             self._remember_schema(data)
         if self._missing_schema not in self._schemas:
             self._schemas[self._missing_schema] = _GONE
-        self.request = LogRead(self.position, _PAGE)
+        rest, self._rest = self._rest, None
+        if rest is None:
+            self.request = LogRead(self.position, _PAGE)
+        else:
+            self._page_after_position(*rest)
 
     def filled(self) -> None:
         """The answer to a `SourceRead`: `deliver_local` was called with what was read. If that
@@ -256,7 +262,7 @@ class LogFollower:
 
     def stop_reading(self) -> None:
         """Need nothing; `join` or `rejoin` begin again."""
-        self.request = None
+        self.request = self._rest = None
         self._is_fill_refused = False
         self._is_new_log = self._is_near = self._is_skipping = False
         self._events.clear()
@@ -335,11 +341,16 @@ class LogFollower:
     # -- the log ---------------------------------------------------------------------------------
 
     def _read_changed_log(self, last: EntryId, near: int) -> None:
-        """Read a log whose entries may not be those that were read before."""
+        """Read a log whose entries may not be those that were read before: so many before the last
+        one, or its term, if that has fewer."""
         self._is_new_log = self.regressed = True
-        after = EntryId(last.term, max(last.number - near, 0))
-        self._is_near = last > START and after.number > 0
-        self.request = LogRead(after if self._is_near else START, _PAGE)
+        after = START
+        if last.number > near:
+            after = EntryId(last.term, last.number - near)
+        elif last > START and (self._tail is None or self._tail.maxlen == 1):
+            after = EntryId(last.term - 1, LARGEST_NUMBER)
+        self._is_near = after > START
+        self.request = LogRead(after, _PAGE)
         self.known_end = last
 
     def _page_of_changed_log(self, request: LogRead, page: LogPage) -> None:
@@ -347,8 +358,10 @@ class LogFollower:
             self._is_near = False
             self.request = LogRead(START, _PAGE)
             return
-        self._is_new_log = self._is_near = False
         self.position = request.after if page.entries else page.last
+        if self._is_near and page.entries:
+            self.position = page.entries[0].previous
+        self._is_new_log = self._is_near = False
         self.known_end = page.last
         self._tip, self._tip_schema = NO_MESSAGE, 0
         self._is_first = True
@@ -367,8 +380,10 @@ class LogFollower:
     def _page_after_position(self, page: LogPage, is_changed: bool) -> None:
         """Accept a page. `is_changed`: a message that does not follow the one before is a hole,
         and not a reason to read the log again."""
-        for entry in page.entries:
+        for index, entry in enumerate(page.entries):
             if not self._accept(entry, is_changed=is_changed):
+                if isinstance(self.request, SchemaRead):
+                    self._rest = page._replace(entries=page.entries[index:]), is_changed
                 return
             if self.ended:
                 self.request = None

@@ -20,10 +20,18 @@ __all__ = ["ChannelMember", "MemberNode", "give_up"]
 class ChannelMember(Participation):
     """One channel on one node. `join_in` is its life; the node calls the other methods."""
 
-    __slots__ = ("_claim_start", "_has_left", "_upstream")
+    __slots__ = ("_claim_start", "_has_left", "_tail", "_upstream")
 
-    def __init__(self, node: MemberNode, name: str, source: UpstreamSource, sink: Sink) -> None:
+    def __init__(
+        self,
+        node: MemberNode,
+        name: str,
+        source: UpstreamSource,
+        sink: Sink,
+        tail: int | None = None,
+    ) -> None:
         super().__init__(node, name, source, sink)
+        self._tail = node.options.tail if tail is None else tail
         self._upstream = UpstreamRun(self)
         self._has_left = False
         self._claim_start: bytes | None = None
@@ -103,6 +111,7 @@ class ChannelMember(Participation):
             ownership = await self.take()
             self._claim_start = None
             await self._join(ownership)
+            self.node.joins.successes += 1
         except EngineAway:
             self.node.joins.failures += 1
             raise
@@ -115,26 +124,28 @@ class ChannelMember(Participation):
                 await follow(self)
 
     async def _wait_for_turn(self) -> None:
-        """Other channels join first. Raises EngineAway if the engine is, or fails for these."""
-        joins, lease = self.node.joins, self.node.lease.seconds
-        ends, failures = anyio.current_time() + 2 * lease, joins.failures
+        """Other channels join first. Raises EngineAway if the engine is, or none of these can."""
+        joins, period = self.node.joins, 2 * self.node.lease.seconds
+        ends, before = anyio.current_time() + period, (joins.successes, joins.failures)
         while not joins.ask(self):
-            await self.wait(lease / 3)
+            await self.wait(period / 6)
             self.raise_failure()
             if not self.is_subscribed:
                 self.is_done = True
                 return
             if self.is_away:
                 raise EngineAway(self.node.degraded or self.away)
-            if anyio.current_time() > ends and joins.failures != failures:
-                raise EngineAway("other channels cannot be joined")
+            if anyio.current_time() > ends:
+                if joins.successes == before[0] and joins.failures > before[1]:
+                    raise EngineAway("no channel can be joined")
+                ends, before = anyio.current_time() + period, (joins.successes, joins.failures)
 
     async def _join(self, ownership: Ownership) -> None:
         follower = self.follower
         if self.has_joined:
             follower.rejoin(ownership.last)
         else:
-            follower.join(ownership.last, self.options.tail)
+            follower.join(ownership.last, self._tail)
         await self.catch_up()
         self.set_joined()
         if self.role is Role.LOCAL:

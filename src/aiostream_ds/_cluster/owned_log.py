@@ -137,7 +137,8 @@ class OwnedLog:
         """Append a message, until the answer is known.
 
         Raises:
-            Fenced, LogLost, EntryTooLarge, EngineAway: as `Participation.write`.
+            Fenced, LogLost, EntryTooLarge: as `Engine.append`.
+            EngineAway: as `Participation.ask`.
         """
         channel, follower, node = self._channel, self._channel.follower, self._channel.node
         term, position = channel.term, follower.position
@@ -149,7 +150,8 @@ class OwnedLog:
             if channel.is_away:
                 raise EngineAway(node.degraded or channel.away)
             await node.lease_changed()
-        await channel.write(entry, schema)
+        append, start = channel.engine.append, channel.start
+        await channel.ask_at_once(append, channel.name, entry, schema, start)
         if schema is not None:
             self._schema_term = term
         follower.appended(entry, message)

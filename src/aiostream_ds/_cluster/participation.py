@@ -188,18 +188,15 @@ class Participation:
                 slot.end()
             delay = await self._pause_after(reason, began, delay)
 
-    async def write(self, entry: Entry, schema: bytes | None) -> None:
-        """Append an entry to the log: the same, but other channels are not waited for.
-
-        Raises:
-            EngineAway: as `ask`.
-            Fenced, LogLost, EntryTooLarge: as `Engine.append`.
-        """
-        began, delay, start = anyio.current_time(), RETRY, self.start
+    async def ask_at_once(
+        self, call: Callable[[*_Args], Awaitable[_Result]], *arguments: *_Args
+    ) -> _Result:
+        """The same for what subscribers wait for: a message, or another owner."""
+        began, delay = anyio.current_time(), RETRY
         while True:
             try:
                 with anyio.fail_after(self.node.lease.seconds):
-                    return await self.engine.append(self.name, entry, schema, start)
+                    return await call(*arguments)
             except (EngineError, TimeoutError) as error:
                 reason = str(error) or "no answer in time"
             delay = await self._pause_after(reason, began, delay)
@@ -217,7 +214,8 @@ class Participation:
             self.run = self.options.random.getrandbits(63) + 1
             self.pending = self.node.codec.encode(TermStart(self.run, self.node.name))
         before, start = self.follower.position, self.pending
-        ownership = await self.ask(self.engine.take, self.name, self.node.name, start)
+        ask = self.ask_at_once if self.is_owner_gone else self.ask
+        ownership = await ask(self.engine.take, self.name, self.node.name, start)
         self.pending = None
         self.claim = 0
         self.is_owner_gone = False

@@ -151,12 +151,15 @@ class UpstreamRun:
     async def _still_away(self) -> bool:
         channel = self._channel
         if channel.away and not channel.node.degraded:
+            slot = await channel.node.calls.begin()
             try:
                 with anyio.fail_after(channel.node.lease.seconds):
-                    await channel.engine.read(channel.name, channel.follower.position, 1)
+                    await channel.engine.schema(channel.name)  # costs little
                 channel.away = ""
             except (EngineError, TimeoutError) as error:
                 channel.away = str(error) or "no answer in time"
+            finally:
+                slot.end()
         elif channel.away:
             channel.away = ""  # the node's own reason is the better one
         return channel.is_away

@@ -60,7 +60,7 @@ async def test_a_killed_server_with_a_log_in_memory_has_lost_it_and_the_owner_ge
         events = a.events()
         server.restart()
         await next_event(events, Reconnected)
-        assert await a.read("c", START, 10) == ([], START, START, False)
+        assert await a.read("c", START, 10) == ([], START, False)
         with pytest.raises(LogLost, match="the log is gone"):
             await writer.write()
         before = writer.last.term

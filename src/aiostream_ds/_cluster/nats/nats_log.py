@@ -44,6 +44,9 @@ _TOO_LARGE = 10_054
 _BATCH = 500
 """Most messages of one request."""
 
+_NEAR = 8
+"""Entries before the one that is searched for, which may be read with it."""
+
 _LAG = 0.02
 """Seconds until a replica that lacks the newest messages is asked again."""
 
@@ -276,19 +279,12 @@ class ChannelLogs:
         """See `Engine.read`."""
         last = await self._last(channel)
         if last is None:
-            return LogPage([], START, START, False)
-        if after == START:  # the first entry is one of those that are read
-            first, start = last, 1
-        else:
-            first = await self._first(channel) or last
-            if last.id <= after:
-                return LogPage([], first.id, last.id, False)
-            start = await self._sequence_after(channel, after, first, last)
+            return LogPage([], START, False)
+        if last.id <= after:
+            return LogPage([], last.id, False)
+        start = 1 if after == START else await self._sequence_after(channel, after, last)
         entries = await self._entries_from(channel, start, after, limit, last)
-        truncated = bool(entries) and entries[0].previous > after
-        starts_the_log = bool(entries) and (truncated or after == START)
-        first_id = entries[0].id if starts_the_log else first.id
-        return LogPage(entries, first_id, last.id, truncated)
+        return LogPage(entries, last.id, bool(entries) and entries[0].previous > after)
 
     async def schema(self, channel: str) -> bytes | None:
         """See `Engine.schema`."""
@@ -344,44 +340,55 @@ class ChannelLogs:
                 await asyncio.sleep(_LAG)
         return entries[:limit]
 
-    async def _sequence_after(
-        self, channel: str, after: EntryId, first: LogMessage, last: LogMessage
-    ) -> int:
+    async def _sequence_after(self, channel: str, after: EntryId, last: LogMessage) -> int:
         """A sequence from which all messages after an id follow, and few before it.
 
-        Sequences are those of the stream, with other channels between, so that it is searched for
-        if the message was not seen lately.
+        Sequences are those of the stream, with other channels between. If the message was not seen
+        lately, it is searched for, in the last term if it is of that.
         """
         known = self._sequences.get(channel, after)
-        if known is not None and first.sequence <= known <= last.sequence:
+        if known is not None and known <= last.sequence:
             found = await self._message(known)
             if found is not None and found.id == after:
                 return known + 1
-        low, high = first.sequence, last.sequence
-        if after < first.id:
-            return low
-        subject = self._subjects.log_of(channel)
-        while low < high:
+        start = await self._start_of_term(last)
+        if start is None:
+            return await self._search(channel, after, EntryId(0, 0), 1, last)
+        if start.previous <= after < start.id:
+            return start.sequence
+        if after < start.id:
+            return await self._search(channel, after, EntryId(0, 0), 1, start)
+        return await self._search(channel, after, start.id, start.sequence + 1, last)
+
+    async def _start_of_term(self, last: LogMessage) -> LogMessage | None:
+        """The first entry of the term of a message, if it is still there."""
+        if not last.first:
+            return last if last.node else None
+        found = await self._message(last.first)
+        return found if found is not None and found.id == (last.id.term, 0) else None
+
+    async def _search(
+        self, channel: str, after: EntryId, before: EntryId, low: int, last: LogMessage
+    ) -> int:
+        """Search from a sequence on, before which the message with the id `before` is. In one term
+        the numbers show how far away it is."""
+        subject, high, highest = self._subjects.log_of(channel), last.sequence, last.id
+        is_estimated = True
+        while low < high and not 0 <= _distance(before, after) <= _NEAR:
             middle = (low + high) // 2
+            if is_estimated and before.term == highest.term:
+                part = (_distance(before, after) - _NEAR / 2) / _distance(before, highest)
+                middle = min(max(low + int((high - low) * part), low), high - 1)
+            is_estimated = not is_estimated  # rows may come in bursts
             stored = await self._jetstream.get(
                 self._subjects.log_stream, seq=middle, next_by_subj=subject
             )
             message = _decoded(stored)
             if message is None or message.id > after:
-                high = middle
+                high, highest = middle, after if message is None else message.id
             else:
-                low = message.sequence + 1
+                low, before = message.sequence + 1, message.id
         return low
-
-    async def _first(self, channel: str) -> LogMessage | None:
-        """The first entry of a log."""
-        stream, subject = self._subjects.log_stream, self._subjects.log_of(channel)
-        sequence = 1
-        while True:
-            found = _decoded(await self._jetstream.get(stream, seq=sequence, next_by_subj=subject))
-            if found is None or found.node:
-                return found
-            sequence = found.sequence + 1
 
     async def _last(self, channel: str) -> LogMessage | None:
         """The last message of a log."""
@@ -419,6 +426,11 @@ def _decoded(stored: StoredMessage | None) -> LogMessage | None:
     if stored is None:
         return None
     return log_message(stored.sequence, stored.headers, stored.payload)
+
+
+def _distance(one: EntryId, other: EntryId) -> int:
+    """How many entries it is from one to another one of its term; -1: of another term."""
+    return other.number - one.number if one.term == other.term else -1
 
 
 def _text(id: EntryId) -> str:

@@ -239,11 +239,10 @@ class RedisEngine:
             READ_BYTES,
         )
         if found is None:
-            return LogPage([], START, START, truncated=False)
-        first, before, last, entries = found
+            return LogPage([], START, truncated=False)
+        before, last, entries = found
         return LogPage(
             list(starmap(_entry, entries or ())),
-            entry_id(first),
             entry_id(last),
             truncated=entry_id(before) > after,
         )

@@ -190,7 +190,7 @@ for n, entry in ipairs(redis.call('XRANGE', log, '(' .. after, '+', 'COUNT', lim
   size = size + #entry[2][6]
   if size >= bytes then break end
 end
-return {first[1], first[2][2], found['last-generated-id'], entries}
+return {first[2][2], found['last-generated-id'], entries}
 """
 
 _SEND = """

@@ -52,6 +52,7 @@ _LIST_TYPES = {
 }
 _PRESENT: dict[FieldType | None, type] = {kind: each for each, kind in _LIST_TYPES.items()}
 _MAX_STRINGS = 1_000
+_TEXTS = frozenset({str})
 _MAX_FORMATS = 256  # a column of times may hold datetimes or ints
 _N = ord("n")
 _NONE = type(None)
@@ -90,7 +91,7 @@ def validated_type(values: Any, wanted: FieldType | None) -> FieldType | None:
 
 def _are_strings(values: list[Any]) -> bool:
     """Whether these are strings that UTF-8 can encode. False for long lists: it takes too long."""
-    if len(values) > _MAX_STRINGS or only_type(values) is not str:
+    if len(values) > _MAX_STRINGS or not _TEXTS.issuperset(map(type, values)):
         return False
     try:
         "".join(values).encode()

@@ -8,6 +8,7 @@ read its history either.
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -74,6 +75,7 @@ _FROM_EXPRESSION = "http_x-grafana-from-expr"
 _PANEL = "http_x-panel-plugin-id"
 """The header with the kind of a panel; Grafana 9.4 does not send it."""
 
+_USED = (FROM_ALERT, _FROM_EXPRESSION, _PANEL)
 _LISTS = (LOGS, "table")
 """Kinds of panels that show the newest rows, not a line."""
 
@@ -106,10 +108,10 @@ async def answer(
     Raises PluginError for an invalid query or an upstream failure.
     """
     source = instance.source
-    headers = {name.lower(): value for name, value in headers.items()}
-    is_alert_rule = headers.get(FROM_ALERT) == "true"
-    has_expression = not is_alert_rule and headers.get(_FROM_EXPRESSION) == "true"
-    is_list = headers.get(_PANEL) in _LISTS or message.ref_id == _ANNOTATIONS
+    used = {lower: headers[name] for lower, name in _used_headers(tuple(headers))}
+    is_alert_rule = used.get(FROM_ALERT) == "true"
+    has_expression = not is_alert_rule and used.get(_FROM_EXPRESSION) == "true"
+    is_list = used.get(_PANEL) in _LISTS or message.ref_id == _ANNOTATIONS
     caller = _Caller(user, is_alert_rule, has_expression, is_list)
     model = _model(message)
     streams = model.get("withStreaming") is not False
@@ -132,6 +134,12 @@ async def answer(
         if defaults:
             _add_notice(frame, defaults, "warning")
     return frames
+
+
+@lru_cache(maxsize=16)  # a Grafana sends few sets of headers
+def _used_headers(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The names of the headers that matter here, in lower case and as they are spelled."""
+    return [(name.lower(), name) for name in names if name.lower() in _USED]
 
 
 def _model(message: pb.DataQuery) -> dict[str, Any]:

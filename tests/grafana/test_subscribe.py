@@ -16,6 +16,7 @@ from aiostream_ds import (
     User,
     stream,
 )
+from aiostream_ds._grafana.services.stream_service import StreamService
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import Refused, serve_in_memory
 from tests.grafana.calls import ANN, run_stream, subscribe
@@ -66,6 +67,35 @@ class Sensors(DataSource):
     async def loose(self, n: int):
         yield {"value": n}
         await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "answer", "tasks"),
+    [
+        (Sensors, "loose/1", Answer.OK, 0),
+        (Sensors, "x/loose/1", Answer.OK, 1),
+        (Sensors, "loose/word", Answer.NOT_FOUND, 1),
+        (Sensors, "sensors/kitchen", Answer.OK, 1),
+        (Sensors, "sensors/denied", Answer.PERMISSION_DENIED, 1),
+    ],
+)
+async def test_only_what_has_to_be_checked_or_read_takes_a_task(
+    source, path, answer, tasks, monkeypatch
+):
+    paths, original = [], StreamService.subscribe_stream
+
+    async def subscribe_stream(self, request, call):
+        paths.append(request.path)
+        return await original(self, request, call)
+
+    monkeypatch.setattr(StreamService, "subscribe_stream", subscribe_stream)
+    async with serve_in_memory(source) as grafana:
+        await subscribe(grafana, "loose/0")  # the first call of a service has a task
+        paths.clear()
+        assert (await subscribe(grafana, path)).status == answer
+        assert len(paths) == tasks
+        counted = grafana.plugin.counters.requests["subscribeStream", "ok"]
+        assert counted == (2 if answer == Answer.OK else 1)
 
 
 def has_schema(packet: bytes) -> bool:

@@ -11,7 +11,7 @@ from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana.packet_delivery import packet_message, send_packets
 from aiostream_ds._grpc.call import GRPCError, Status
 from aiostream_ds._grpc.http2_stream import StreamClosedError
-from aiostream_ds._grpc.methods import MethodTable
+from aiostream_ds._grpc.methods import MethodTable, unary
 from aiostream_ds._http2.stream_states import StreamState
 from aiostream_ds._pb import pluginv2 as pb
 from tests.grafana.memory import FakeSubscription, MemoryHost
@@ -109,6 +109,38 @@ async def test_a_request_that_arrives_in_parts_is_waited_for_by_a_task():
     host.h2.send_data(number, struct.pack(">BI", 0, len(data)) + data, end_stream=True)
     await host.settle()
     assert (method.begun, method.run_with, host.ended[number]) == ([], ["a"], "0")
+
+
+SUBSCRIBE = "/pluginv2.Stream/SubscribeStream"
+
+
+@pytest.mark.parametrize("window", [65_535, 3], ids=["open", "closed"])
+async def test_a_unary_call_is_answered_without_a_task_unless_it_has_to_wait(window):
+    answered, tasks = [], []
+
+    def begin(request, call):
+        answered.append(call.respond_nowait(b"answer"))
+        return answered[-1]
+
+    async def run(request, call):
+        tasks.append(request.path)
+        return b"answer"
+
+    host = MemoryHost(run, initial_window_size=window)
+    method = unary(run, pb.PublishStreamRequest, pb.PublishStreamResponse, begin)
+    host.server.table = MethodTable({"pluginv2.Stream": lambda: {SUBSCRIBE: method}})
+    host.server.table.find(SUBSCRIBE)
+    number = host.request(SUBSCRIBE, [("grpc-timeout", "9S")], message=message("a"))
+    await host.settle()
+    if window == 3:
+        assert (answered, tasks, len(host.server.tasks)) == ([False], ["a"], 1)
+        host.h2.increment_flow_control_window(100, number)
+        await host.settle()
+    else:
+        assert (answered, tasks) == ([True], [])
+    assert (host.bodies[number], host.ended[number]) == (b"\0\0\0\0\6answer", "0")
+    assert not host.server.tasks and not host.protocol.connection.streams
+    assert not next(iter(host.server.connections)).calls._calls
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,16 @@ if TYPE_CHECKING:
     from aiostream_ds._telemetry import Counters
     from aiostream_ds.access import Action
 
-__all__ = ["admit", "authorize", "authorize_some_path", "quota_error"]
+__all__ = ["admit", "authorize", "authorize_some_path", "has_rules", "quota_error"]
 
 audit = get_logger("aiostream_ds.audit")
+
+
+def has_rules(instance: "Instance", stream: "StreamPlan | None") -> bool:
+    """Whether a call about a stream, or about none, needs a check."""
+    if stream is not None and (stream.options.allow or stream.principal or stream.subscribe):
+        return True
+    return bool(instance.source.allow)
 
 
 async def authorize(
@@ -46,10 +53,7 @@ async def authorize(
         TypeError: the `subscribe` hook returned a value, such as False.
         Exception: what the `subscribe` hook raises.
     """
-    stream = None if channel is None else channel.stream
-    if not instance.source.allow and (
-        stream is None or not (stream.options.allow or stream.principal or stream.subscribe)
-    ):
+    if not has_rules(instance, None if channel is None else channel.stream):
         return
     try:
         if channel is None:

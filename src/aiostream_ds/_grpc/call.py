@@ -217,6 +217,14 @@ class Call:
                 return None
         return self._send(parts, size)
 
+    def respond_nowait(self, message: Any) -> bool:
+        """Send the only message of a unary response, and the trailers. Sends nothing and returns
+        False if it would have to wait. Raises TypeError for another type."""
+        rest = self.respond(message)
+        if rest is not None:
+            rest.close()
+        return rest is None
+
     def _encode(self, message: Any) -> "list[bytes | memoryview]":
         if isinstance(message, list):
             return message

@@ -29,8 +29,9 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
 Begin = Callable[[Any, Any], bool]
-"""Begins a server stream without a task: sets `Call.unattended`. Its arguments are those of a
-`Handler`. False: it has done nothing, and the `Handler` has to be called. Raises GRPCError."""
+"""Begins a server stream without a task: sets `Call.unattended`. Or answers a unary call with
+`Call.respond_nowait`. Its arguments are those of a `Handler`. False: it has done nothing, and the
+`Handler` has to be called. Raises GRPCError."""
 
 
 class Method(NamedTuple):
@@ -43,10 +44,12 @@ class Method(NamedTuple):
     begin: Begin | None = None
 
 
-def unary(func: Handler, request_type: RequestDecoder, response_type: type) -> Method:
+def unary(
+    func: Handler, request_type: RequestDecoder, response_type: type, begin: Begin | None = None
+) -> Method:
     """`func(request, call)` returns the response: a `response_type`, its bytes, or a list of parts
-    of its bytes."""
-    return Method("unary", func, request_type, response_type)
+    of its bytes. `begin` is called first, if the request is there."""
+    return Method("unary", func, request_type, response_type, begin)
 
 
 def server_stream(

@@ -36,7 +36,7 @@ RECEIVE_LIMIT = 64 * 1024 * 1024
 CLOSE_TIMEOUT = 0.2
 """Seconds that `Server.wait_closed` gives the host to read the last bytes and close."""
 
-PACED = frozenset({"/pluginv2.Stream/RunStream"})
+PACED = frozenset({"/pluginv2.Stream/SubscribeStream", "/pluginv2.Stream/RunStream"})
 """The calls that Grafana makes by the thousand when it has started. A few of them begin in each
 iteration of the event loop, so that a health check is answered meanwhile."""
 
@@ -191,7 +191,7 @@ class _ConnectionCalls:
             self._attend(call, self._respond(call, head.timeout))
 
     def _begin_nowait(self, call: Call, head: RequestHead) -> bool:
-        """Begin a server stream without a task, if it can be. Thousands begin at once."""
+        """Begin a call without a task, if it can be. Thousands begin at once."""
         method = self._server.table.known(head.path)
         if method is None or method.begin is None or self._closing:
             return False
@@ -204,7 +204,9 @@ class _ConnectionCalls:
             if not method.begin(request, call):
                 return False
             call.take()
-            return True
+            if method.kind == "server_stream":
+                return True
+            call.finish(Status.OK)
         except BaseException as error:  # the other calls of this iteration begin
             call.finish(*_failure(call, error))
         self._end(call, is_cancelled=False)

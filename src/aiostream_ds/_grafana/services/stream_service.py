@@ -8,7 +8,7 @@ from aiostream_ds._author_code import message_of
 from aiostream_ds._channels.exceptions import ChannelError, StreamFailed
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._grafana import conversion, replies
-from aiostream_ds._grafana.authorization import admit, authorize
+from aiostream_ds._grafana.authorization import admit, authorize, has_rules
 from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
 from aiostream_ds._grafana.exact_delivery import send_exact
 from aiostream_ds._grafana.instances import Instance
@@ -31,6 +31,9 @@ REFUSED_WAIT = 2.0
 """Seconds that RunStream waits before it fails when the data source cannot be opened."""
 
 
+_SUBSCRIBED = replies.subscribe_stream(pb.SubscribeStreamResponseStatus.OK, b"")
+
+
 class StreamService(Service):
     """Answers `pluginv2.Stream`."""
 
@@ -41,6 +44,7 @@ class StreamService(Service):
                 self.subscribe_stream,
                 self.decoder(pb.SubscribeStreamRequest),
                 pb.SubscribeStreamResponse,
+                self.begin_subscription,
             ),
             "/pluginv2.Stream/RunStream": server_stream(
                 self.run_stream,
@@ -54,6 +58,23 @@ class StreamService(Service):
                 pb.PublishStreamResponse,
             ),
         }
+
+    def begin_subscription(self, request: pb.SubscribeStreamRequest, call: Call) -> bool:
+        """`subscribe_stream` without a task, if nothing has to be checked or waited for."""
+        instance = self.instances.find_open(request.plugin_context)
+        if instance is None or instance.source.quota is not None:
+            return False
+        try:
+            channel = resolve_channel(instance, request.path)
+        except Exception:
+            return False  # `subscribe_stream` reports it
+        if channel.exact or has_rules(instance, channel.stream):
+            return False
+        if not call.respond_nowait(_SUBSCRIBED):
+            return False
+        with self.counted("subscribeStream"):
+            self._repeat_schema(channel)
+        return True
 
     async def subscribe_stream(self, request: pb.SubscribeStreamRequest, call: Call) -> bytes:
         """Decide whether a viewer may subscribe to a path.
@@ -81,10 +102,13 @@ class StreamService(Service):
         """
         if channel.exact:
             return await self.replay.initial_data(channel)
+        self._repeat_schema(channel)
+        return b""
+
+    def _repeat_schema(self, channel: ChannelRequest) -> None:
         running = self.registry.peek(channel.key)
         if running is not None:
             running.repeat_schema()
-        return b""
 
     def begin_stream(self, request: pb.RunStreamRequest, call: Call) -> bool:
         """`run_stream` without a task, which takes as long as the rest of opening a channel: if the

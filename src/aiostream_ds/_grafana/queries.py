@@ -108,7 +108,7 @@ async def answer(
     Raises PluginError for an invalid query or an upstream failure.
     """
     source = instance.source
-    used = {lower: headers[name] for lower, name in _used_headers(tuple(headers))}
+    used = {lower: headers[name] for lower, name in _used_headers(frozenset(headers))}
     is_alert_rule = used.get(FROM_ALERT) == "true"
     has_expression = not is_alert_rule and used.get(_FROM_EXPRESSION) == "true"
     is_list = used.get(_PANEL) in _LISTS or message.ref_id == _ANNOTATIONS
@@ -136,8 +136,8 @@ async def answer(
     return frames
 
 
-@lru_cache(maxsize=16)  # a Grafana sends few sets of headers
-def _used_headers(names: tuple[str, ...]) -> list[tuple[str, str]]:
+@lru_cache(maxsize=16)  # a Grafana sends few sets of headers, each in many orders
+def _used_headers(names: frozenset[str]) -> list[tuple[str, str]]:
     """The names of the headers that matter here, in lower case and as they are spelled."""
     return [(name.lower(), name) for name in names if name.lower() in _USED]
 

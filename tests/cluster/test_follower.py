@@ -211,31 +211,19 @@ def test_a_reader_joins_at_the_end_with_the_tail(log):
     assert reader.payloads == [b"new"]
 
 
-def test_who_needs_the_newest_message_only_reads_the_end_of_the_log(log):
-    for n in range(300):
-        log.write(b"%d" % n, CursorRange("e", n, n + 1))
+def test_a_term_is_known_whose_first_entry_the_log_has_no_more(log):
+    log.write(b"0")
     reader = Reader(log)
-    assert [m.payload for m in reader.join(tail=1)] == [b"299"]
-    assert reader.reads == [log.entries[-3].id]
-    reader.follow(log.write(b"new", CursorRange("e", 300, 301)))
-    assert reader.payloads == [b"new"] and reader.resets == []
-
-
-def test_who_needs_the_newest_message_only_reads_the_last_term_if_that_is_short(log):
-    for n in range(300):
-        log.write(b"%d" % n, CursorRange("e", n, n + 1))
-    before = log.entries[-1].id
-    log.term(200)
-    log.write(b"first", CursorRange("e", 300, 301))
-    reader = Reader(log)
-    assert [m.payload for m in reader.join(tail=1)] == [b"first"]
-    assert [before <= each < log.entries[-2].id for each in reader.reads] == [True]
-
-
-def test_the_newest_message_is_found_before_a_new_term(log):
-    log.write(b"0", CursorRange("e", 0, 1))
-    log.term(200)
-    assert [m.payload for m in Reader(log).join(tail=1)] == [b"0"]
+    reader.join()
+    assert (reader.follower.term, reader.follower.owner) == (log.last.term, "a")
+    log.term(200, "b")
+    for n in range(1, 4):
+        log.write(b"%d" % n)
+    log.trim(2)
+    reader.follow(log.entries[-1])
+    assert (reader.follower.term, reader.follower.owner) == (200, "")
+    reader.follow(log.term(201, "c"))
+    assert (reader.follower.term, reader.follower.owner) == (201, "c")
 
 
 def test_the_tail_is_found_before_a_new_term(log):

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = [
-    "LARGEST_NUMBER",
     "READ_BYTES",
     "START",
     "Appended",
@@ -45,9 +44,6 @@ class EntryId(NamedTuple):
 
 START = EntryId(0, 0)
 """Before the first entry of a log."""
-
-LARGEST_NUMBER = (1 << 63) - 1
-"""An entry of this number is after all others of its term, and before the next one."""
 
 READ_BYTES = 4 << 20
 """A page ends with the entry with which it has so many bytes: memory is bounded by this and the

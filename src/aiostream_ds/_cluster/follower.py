@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from aiostream_ds._cluster.engine import LARGEST_NUMBER, START, Entry, EntryId, LogPage
+from aiostream_ds._cluster.engine import START, Entry, EntryId, LogPage
 from aiostream_ds._cluster.entries import (
     NO_MESSAGE,
     BadEntry,
@@ -341,16 +341,11 @@ class LogFollower:
     # -- the log ---------------------------------------------------------------------------------
 
     def _read_changed_log(self, last: EntryId, near: int) -> None:
-        """Read a log whose entries may not be those that were read before: so many before the last
-        one, or its term, if that has fewer."""
+        """Read a log whose entries may not be those that were read before."""
         self._is_new_log = self.regressed = True
-        after = START
-        if last.number > near:
-            after = EntryId(last.term, last.number - near)
-        elif last > START and (self._tail is None or self._tail.maxlen == 1):
-            after = EntryId(last.term - 1, LARGEST_NUMBER)
-        self._is_near = after > START
-        self.request = LogRead(after, _PAGE)
+        after = EntryId(last.term, max(last.number - near, 0))
+        self._is_near = last > START and after.number > 0
+        self.request = LogRead(after if self._is_near else START, _PAGE)
         self.known_end = last
 
     def _page_of_changed_log(self, request: LogRead, page: LogPage) -> None:
@@ -358,10 +353,8 @@ class LogFollower:
             self._is_near = False
             self.request = LogRead(START, _PAGE)
             return
-        self.position = request.after if page.entries else page.last
-        if self._is_near and page.entries:
-            self.position = page.entries[0].previous
         self._is_new_log = self._is_near = False
+        self.position = request.after if page.entries else page.last
         self.known_end = page.last
         self._tip, self._tip_schema = NO_MESSAGE, 0
         self._is_first = True
@@ -424,7 +417,7 @@ class LogFollower:
         content = self._content(entry)
         if content is None:
             self.unreadable += 1
-            self.position = entry.id
+            self._set_position(entry.id)
             # the source must not go on after the message before: its numbers are given
             cursors = None if self.last is None else self.last.cursors
             self.last = Incoming(entry.payload, None, cursors)
@@ -452,9 +445,15 @@ class LogFollower:
             assert content.cursors is not None
             self.request = SourceRead(content.cursors.prev)
             return False
-        self.position, self._end = entry.id, entry.payload
+        self._set_position(entry.id)
+        self._end = entry.payload
         self._accept_message(content, is_contiguous=is_contiguous)
         return True
+
+    def _set_position(self, id: EntryId) -> None:
+        self.position = id
+        if id.term > self.term:  # the log has lost its first entry, which names the owner
+            self.term, self.owner = id.term, ""
 
     def _accept_message(self, message: ChannelMessage, *, is_contiguous: bool) -> None:
         before, self._tip, self._tip_schema = self._tip, message.id, message.schema

@@ -420,6 +420,34 @@ def test_rows_that_the_source_does_not_have_either_are_a_reset(log, reader):
     assert reader.payloads[-1] == b"20-22" and len(reader.resets) == 1
 
 
+@pytest.mark.parametrize(
+    ("prev", "follows"), [(5, True), (7, False), (8, False), (9, True)],
+    ids=["read again", "a part alone", "all alone", "the source has skipped some"],
+)  # fmt: skip
+def test_an_owner_that_has_delivered_rows_alone_says_that_the_next_ones_do_not_follow(
+    log, reader, prev, follows
+):
+    other = Reader(log)
+    for each in (reader, other):
+        each.join()
+    entry = log.write(b"0-5", cursors(0, 5))
+    for each in (reader, other):
+        each.follow(entry)
+    reader.follower.deliver_local(Outgoing(b"5-8", b"s", cursors(5, 8)))
+    outgoing = Outgoing(b"next", b"s", cursors(prev, 10))
+    message = reader.follower.message(MessageId(7, 1), outgoing, 0)
+    assert message.before == (log.before if follows else NO_MESSAGE)
+
+    def fill(request: SourceRead) -> None:
+        assert request.until == prev
+        other.follower.deliver_local(Outgoing(b"filled", b"s", cursors(5, 8)))
+
+    other.event(log.add(log.next_id(), message))
+    other.catch_up(fill)
+    assert other.payloads == [b"0-5", *([] if follows else [b"filled"]), b"next"]
+    assert other.resets == []
+
+
 def test_rows_of_the_time_without_the_engine_are_not_received_again(log, reader):
     reader.follow(log.write(b"0-5", cursors(0, 5)))
     reader.follower.deliver_local(Outgoing(b"5-8", b"s", cursors(5, 8)))

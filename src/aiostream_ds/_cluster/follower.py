@@ -276,7 +276,17 @@ class LogFollower:
             body, hashed = outgoing.schema, schema_hash(outgoing.schema)
         if hashed == self._tip_schema:
             body = None
-        return ChannelMessage(id, self._tip, time, hashed, body, outgoing.cursors, outgoing.payload)
+        # others see by the cursors what they lack, unless the message says that it follows the log
+        before = NO_MESSAGE if self._log_lacks_rows_before(outgoing) else self._tip
+        return ChannelMessage(id, before, time, hashed, body, outgoing.cursors, outgoing.payload)
+
+    def _log_lacks_rows_before(self, outgoing: Outgoing) -> bool:
+        """Whether this node alone has delivered rows before these: while the engine was away, or in
+        entries that the engine has lost and another owner has written otherwise."""
+        mine, its, logged = self._cursors, outgoing.cursors, self.last and self.last.cursors
+        if mine is None or its is None or not logged or logged.epoch != its.epoch:
+            return False
+        return logged.last < its.prev <= mine.last
 
     def appended(self, entry: Entry, message: ChannelMessage) -> None:
         """An entry of this node is in the log."""

@@ -424,7 +424,7 @@ def test_rows_that_the_source_does_not_have_either_are_a_reset(log, reader):
     ("prev", "follows"), [(5, True), (7, False), (8, False), (9, True)],
     ids=["read again", "a part alone", "all alone", "the source has skipped some"],
 )  # fmt: skip
-def test_an_owner_that_has_delivered_rows_alone_says_that_the_next_ones_do_not_follow(
+def test_an_owner_that_has_delivered_rows_alone_does_not_name_the_end_of_the_log_before_the_next(
     log, reader, prev, follows
 ):
     other = Reader(log)

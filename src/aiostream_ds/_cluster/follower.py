@@ -276,7 +276,7 @@ class LogFollower:
             body, hashed = outgoing.schema, schema_hash(outgoing.schema)
         if hashed == self._tip_schema:
             body = None
-        # others see by the cursors what they lack, unless the message says that it follows the log
+        # if it does not name the last one, others see by its cursors what they lack
         before = NO_MESSAGE if self._log_lacks_rows_before(outgoing) else self._tip
         return ChannelMessage(id, before, time, hashed, body, outgoing.cursors, outgoing.payload)
 

@@ -28,7 +28,7 @@ __all__ = ["PLUGIN", "SERVERS", "Stage", "kill", "open_stage", "pause"]
 SERVERS = 3
 PLUGIN = Path(__file__).parent / "plugins" / "shared.py"
 WIDTH = 5.0  # seconds of a panel
-SETTLED = 5.0  # seconds after which processes have seen each other's connections again
+SETTLED = 6.0  # seconds after a fault until processes have joined their channels again
 
 
 class Stage:
@@ -37,10 +37,10 @@ class Stage:
     def __init__(self, upstream: NumberedUpstream, nodes: Sequence[Node], tabs: list[Tab]) -> None:
         self.upstream, self.nodes, self.tabs = upstream, nodes, tabs
         self.panels: list[ExactPanel] = []
-        # of each channel, seconds from the death of its reader; and soon after an engine's restart
+        # of each channel, seconds from the death of its reader; and soon after another fault
         self.takeovers: list[float] = []
         self.early_takeovers: list[float] = []
-        self.engine_started = -math.inf
+        self.last_fault = -math.inf  # its end
         self.judge = Judge(self._expected)
 
     def open_panels(self, channels: int) -> None:
@@ -64,6 +64,11 @@ class Stage:
         """Wait until each channel is read by one server again."""
         running = self.upstream.running
         await self.wait_until(lambda: all(running[name] == 1 for name in names), 60)
+
+    async def wait_until_settled(self, names: Sequence[str]) -> None:
+        """The same, and until the fault before was over for some time."""
+        await self.wait_until_one_run(names)
+        await anyio.sleep(self.last_fault + SETTLED - time.monotonic())
 
     async def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Raises AssertionError, with what is missing, if it takes longer."""
@@ -109,10 +114,10 @@ async def open_stage(
 async def kill(stage: Stage, chance: random.Random) -> None:
     node, readers = chance.choice(stage.nodes), stage.upstream.readers
     killed = node.pid
-    # a channel that nobody reads, as after a restart of the engine, waits for something else
+    # a channel that nobody reads, as soon after another fault, waits for something else
     lost = [name for name, pids in readers.items() if set(pids) == {killed}]
     before = time.monotonic()
-    is_early = before - stage.engine_started < SETTLED
+    is_early = before - stage.last_fault < SETTLED
     found = stage.early_takeovers if is_early else stage.takeovers
     restarting = asyncio.create_task(node.kill())
     while lost:

@@ -18,8 +18,12 @@ from aiostream_ds._grafana.packet_delivery import packet_message, send_packets
 from aiostream_ds._grpc.http2_stream import CallStream
 from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 from aiostream_ds._http2.headers import find_malformation
+from aiostream_ds._http2.http2_events import WindowOpened
 from aiostream_ds._http2.protocol_errors import StreamClosedError
+from aiostream_ds._http2.stream_states import StreamState
 from tests.grafana.memory import FakeSubscription, MemoryHost
+from tests.http2.engine import Engine
+from tests.http2.frames import request, window_update
 
 SCHEMA = Schema(b"{}", "1")
 LARGE = 2**31 - 1
@@ -436,15 +440,27 @@ async def test_a_reset_of_an_ended_stream_has_no_effect():
     assert (host.ended[again], host.goaway) == ("0", None)
 
 
+def test_windows_that_open_together_are_one_event():
+    """Each event costs a turn of all streams that wait."""
+    engine = Engine()
+    engine.send(request(1) + request(3))
+    waiting = engine.streams[3]
+    engine.connection.blocked[waiting] = True
+    window = engine.connection.window
+    opened = window_update(0, 10) * 1_000 + window_update(3, 5)
+    events = engine.connection.receive(opened + window_update(0, 10) + request(5))
+    assert events[:2] == [WindowOpened(None), WindowOpened(waiting)]
+    assert (len(events), engine.connection.window) == (3, window + 10_010)
+
+
 async def test_late_frames_of_a_forgotten_stream_have_no_effect(monkeypatch):
     monkeypatch.setattr("aiostream_ds._http2.connection.CLOSED_STREAMS", 4)
     host = MemoryHost(sends(10))
-    first = host.request()
-    for _ in range(8):
-        host.request()
+    first, *others = [host.request() for _ in range(10)]
     await host.settle()
-    closed = host.protocol.connection.closed
-    assert first not in closed and len(closed) == 4
+    state_of = host.protocol.connection.state_of
+    assert state_of(first) is StreamState.SKIPPED
+    assert {state_of(number) for number in others[-4:]} == {StreamState.ENDED}
     tail = first.to_bytes(4, "big")
     host.deliver(b"\0\0\x04\x03\0" + tail + b"\0\0\0\x08")  # RST_STREAM
     host.deliver(b"\0\0\x04\x08\0" + tail + b"\0\0\1\0")  # WINDOW_UPDATE

@@ -55,8 +55,8 @@ from aiostream_ds._http2.wire import (
 __all__ = ["PREFACE", "Http2Connection", "Http2Stream"]
 
 CLOSED_STREAMS = 4_096
-"""Closed streams that a connection remembers, for frames that arrive late. Frames of older ones are
-treated as those of a stream that was never opened."""
+"""Closed streams that a connection remembers at least, for frames that arrive late. Frames of older
+ones are treated as those of a stream that was never opened."""
 
 STREAMS_LIMIT = 2**31 - 1
 """SETTINGS_MAX_CONCURRENT_STREAMS: no limit, as every RunStream call holds a stream open."""
@@ -71,6 +71,7 @@ _DEFAULT_TABLE_SIZE = 4_096  # SETTINGS_HEADER_TABLE_SIZE
 _NO_TABLE = b"\x20"  # a dynamic table size update to 0 (RFC 7541, 6.3)
 
 _OPEN, _HALF_CLOSED = StreamState.OPEN, StreamState.HALF_CLOSED
+_ANY_WINDOW = WindowOpened(None)
 
 
 class Http2Stream:
@@ -274,7 +275,9 @@ class Http2Connection:
         self.frame_size = DEFAULT_FRAME_SIZE
         self.highest = 0  # of all stream identifiers so far
         self.limits = rate_limits.RateLimits()
-        self.closed: dict[int, StreamState] = {}  # how the newest of the closed streams were closed
+        # how the newest of the closed streams were closed, and those before them
+        self._closed: dict[int, StreamState] = {}
+        self._closed_before: dict[int, StreamState] = {}
         self._reader = FrameReader()
         self._decoder = HeaderDecoder()
         self._receive_window = RECEIVE_WINDOW
@@ -452,7 +455,7 @@ class Http2Connection:
                     f"a window must have at most {LARGEST_WINDOW} bytes, got {stream.window}",
                 )
         if change > 0 and self.blocked:
-            events.append(WindowOpened(None))
+            events.append(_ANY_WINDOW)
 
     def _ping(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
         """6.7."""
@@ -474,8 +477,9 @@ class Http2Connection:
             if not size or window > LARGEST_WINDOW:
                 raise _wrong_increment(size, window)
             self.window = window
-            if self.blocked:  # before the events of single streams, which have no turn of their own
-                events.insert(0, WindowOpened(None))
+            # once, before the events of single streams, which have no turn of their own
+            if self.blocked and (not events or events[0] is not _ANY_WINDOW):
+                events.insert(0, _ANY_WINDOW)
             return
         stream = self.streams.get(number)
         if stream is None:
@@ -514,7 +518,8 @@ class Http2Connection:
             return stream.state
         if number > self.highest or not number & 1:  # the server opens none
             return StreamState.IDLE
-        return self.closed.get(number, StreamState.SKIPPED)
+        closed = self._closed.get(number) or self._closed_before.get(number)
+        return closed or StreamState.SKIPPED
 
     def acknowledge(self, stream: Http2Stream, size: int) -> None:
         """`size` bytes of a stream's DATA were read: open the windows again (6.9). Half a window
@@ -568,10 +573,10 @@ class Http2Connection:
         self._remember(stream.number, state)
 
     def _remember(self, number: int, state: StreamState) -> None:
-        closed = self.closed
+        closed = self._closed
         closed[number] = state
-        if len(closed) > CLOSED_STREAMS:
-            del closed[next(iter(closed))]
+        if len(closed) >= CLOSED_STREAMS:  # all at once: the oldest of a dict is slow to find
+            self._closed_before, self._closed = closed, {}
 
 
 # for each frame type that a client may send

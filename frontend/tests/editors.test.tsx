@@ -177,6 +177,69 @@ describe("the config editor", () => {
     expect(saved().jsonData).toEqual({});
   });
 
+  describe("null in place of a default", () => {
+    const nullable = (of: object, value: unknown) => ({ anyOf: [of, { type: "null" }], default: value });
+    const OPTIONAL: PluginSchema = {
+      version: 1,
+      sourceSetting: null,
+      sources: [
+        {
+          name: "",
+          settings: {
+            properties: {
+              wait: nullable({ type: "number" }, 5),
+              maybe: nullable({ type: "boolean" }, true),
+              mode: nullable({ enum: ["slow", "fast"] }, "fast"),
+              proxy: nullable({ $ref: "#/$defs/Proxy" }, { host: "p" }),
+              topics: nullable({ type: "array", items: { type: "string" } }, ["a"]),
+              labels: nullable({ type: "object", additionalProperties: { type: "string" } }, { a: "b" }),
+              pair: nullable({ type: "array", prefixItems: [{ type: "integer" }] }, [1]),
+            },
+            required: [],
+            $defs: { Proxy: { type: "object", properties: { host: { type: "string" } }, required: [] } },
+          },
+          secrets: [],
+          queries: [],
+        },
+      ],
+    };
+
+    test("is shown as it is", async () => {
+      serve(OPTIONAL);
+      const names = ["wait", "maybe", "mode", "proxy", "topics", "labels", "pair"];
+      await openSettings({ jsonData: Object.fromEntries(names.map((name) => [name, null])) });
+      const shown = ["Wait", "Maybe", "Mode", "Pair"].map((label) => input(label).value);
+      expect(shown).toEqual(["", "", "", "null"]);
+      expect(input("Wait").placeholder).toBe("None");
+      expect(input("Proxy").checked).toBe(false);
+      for (const label of ["Host", "Topics 1", "Labels 1: name"]) {
+        expect(screen.queryByLabelText(label)).toBeNull();
+      }
+    });
+
+    test("is what a group has that was switched off, and it can be switched on again", async () => {
+      serve(OPTIONAL);
+      const { saved, user } = await openSettings();
+      expect(input("Proxy").checked).toBe(true);
+      await user.click(input("Proxy"));
+      expect(saved().jsonData).toEqual({ proxy: null });
+      expect(input("Proxy").checked).toBe(false);
+      await user.click(input("Proxy"));
+      expect(saved().jsonData).toEqual({ proxy: {} });
+    });
+
+    test("is what an emptied JSON input has, which stays empty until it is left", async () => {
+      serve(OPTIONAL);
+      const { saved, user } = await openSettings();
+      expect(input("Pair").value).toBe("[1]");
+      await user.clear(input("Pair"));
+      expect(saved().jsonData).toEqual({ pair: null });
+      expect(input("Pair").value).toBe("");
+      await user.tab();
+      expect(input("Pair").value).toBe("null");
+    });
+  });
+
   test("other values are edited as JSON; invalid JSON changes nothing", async () => {
     const { saved } = await openSettings();
     fireEvent.change(input("Pair"), { target: { value: "[1," } });

@@ -177,8 +177,29 @@ describe("values", () => {
     ["12 apples", true, "12 apples"],
     ["  ", true, undefined],
     ["-", false, "-"],
+    ["9007199254740991", true, 9007199254740991],
+    ["9007199254740993", true, "9007199254740993"],
+    [" -9223372036854775808", true, "-9223372036854775808"],
   ])("typed %j (left: %j) is %j", (text, done, value) => {
     expect(parseNumber(text, done)).toBe(value);
+  });
+
+  test("an integer that a number cannot hold is valid as a text", () => {
+    const [id] = fieldsOf({ properties: { id: { type: "integer", minimum: 0 } } });
+    expect(validate(id!, "9007199254740993")).toBe("");
+    expect(validate(id!, "-9007199254740993")).toBe('expected at least 0, got "-9007199254740993"');
+    expect(validate(id!, "9007199254740993.5")).toBe('expected an integer, got "9007199254740993.5"');
+    expect(validate(id!, "12")).toBe('expected an integer, got "12"');
+  });
+
+  test("characters are counted and matched as in Python", () => {
+    const [name] = fieldsOf({ properties: { name: { type: "string", maxLength: 2, pattern: "^\\w+$" } } });
+    expect(validate(name!, "👍👍")).toBe("");
+    expect(validate(name!, "Öß")).toBe("");
+    expect(validate(name!, "abc")).toBe("expected at most 2 characters, got 3");
+    expect(validate(name!, "-")).toBe('expected a string that matches ^\\w+$, got "-"');
+    const [place] = fieldsOf({ properties: { place: { type: "string", pattern: "^[a-z]+$" } } });
+    expect(validate(place!, "größe")).toBe('expected a string that matches ^[a-z]+$, got "größe"');
   });
 
   test("an empty value removes the key, or is null where the default is not", () => {

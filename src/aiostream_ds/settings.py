@@ -7,7 +7,7 @@ type `Secret` are in the second map, all others in the first. Keys are camelCase
 
 import inspect
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -29,6 +29,7 @@ __all__ = [
     "decode_settings",
     "is_secret",
     "json_schema",
+    "json_schemas",
     "secret",
     "section",
     "unknown_keys",
@@ -196,6 +197,20 @@ def json_schema(kind: type) -> dict[str, Any]:
         TypeError: the type of a field cannot be decoded from JSON.
     """
     return msgspec.json.schema(kind, schema_hook=_secret_schema)
+
+
+def json_schemas(kinds: Sequence[Any]) -> tuple[dict[Any, str], dict[str, Any]]:
+    """The definitions of these structs and enums and of all in them, and the name of each of these.
+
+    A definition has the name of its class, unless another class has the same one, or it has
+    characters that are not ASCII.
+
+    Raises:
+        TypeError: the type of a field cannot be decoded from JSON.
+    """
+    found, definitions = msgspec.json.schema_components(kinds, schema_hook=_secret_schema)
+    names = [each["$ref"].rpartition("/")[2] for each in found]
+    return dict(zip(kinds, names, strict=True)), definitions
 
 
 def check_type(kind: Any) -> None:

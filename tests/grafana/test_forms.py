@@ -244,6 +244,75 @@ class TreeQuery(Query):
     root: Node | None = None
 
 
+class Prüfstand(Settings):
+    class Größe(Enum):
+        KLEIN = "klein"
+        GROẞ = "groß"
+
+    größe: Größe = Größe.KLEIN
+    """Of the part."""
+
+
+class First:
+    class Options(msgspec.Struct, frozen=True):
+        level: Literal["low", "high"] = "low"
+        """Of the first."""
+
+    class Mode(Enum):
+        SLOW = "slow"
+        FAST = "fast"
+        RAPID = "fast"
+
+
+class Second:
+    class Options(msgspec.Struct, frozen=True):
+        level: Literal["many", "few"] = "few"
+        """Of the second."""
+
+    class Mode(Enum):
+        UP = "up"
+        DOWN = "down"
+
+
+class Options(Settings):
+    first: First.Options = First.Options()
+    second: Second.Options = Second.Options()
+    modes: dict[str, First.Mode] = {}
+    other: Second.Mode | None = None
+
+
+def settings_of(kind: type[Settings]) -> Any:
+    class Source(DataSource[kind]):
+        pass
+
+    schema = described(Source)["settings"]
+
+    def resolved(value: Any) -> Any:
+        """The value with its definitions in place of references."""
+        if isinstance(value, list):
+            return [resolved(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        found = schema["$defs"][value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
+        return {name: resolved(each) for name, each in (found | value).items()}
+
+    return resolved(schema["properties"])
+
+
+def test_names_of_classes_may_have_letters_that_are_not_ascii():
+    size = settings_of(Prüfstand)["größe"]
+    assert (size["enum"], size["description"]) == (["klein", "groß"], "Of the part.")
+
+
+def test_classes_of_the_same_name_have_their_own_fields_and_choices():
+    properties = settings_of(Options)
+    first, second = (properties[name]["properties"]["level"] for name in ("first", "second"))
+    assert (first["enum"], first["description"]) == (["low", "high"], "Of the first.")
+    assert (second["enum"], second["description"]) == (["many", "few"], "Of the second.")
+    assert properties["modes"]["additionalProperties"]["enum"] == ["slow", "fast"]
+    assert properties["other"]["anyOf"][0]["enum"] == ["up", "down"]
+
+
 def test_an_unknown_built_file_is_an_error_that_lists_the_known_ones():
     assert static("module.js").read_text().startswith("define([")
     with pytest.raises(FileNotFoundError, match=r"no built file 'x.js'.*module.js"):

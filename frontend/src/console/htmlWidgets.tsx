@@ -1,7 +1,7 @@
 // The widgets of forms in plain HTML.
 
 import * as React from "react";
-import { useId, useState } from "react";
+import { useId, useRef, useState } from "react";
 import { helpText, plainHelp } from "../forms/HelpText";
 import type { Widgets } from "../forms/widgets";
 import { Icon } from "./Icon";
@@ -54,7 +54,16 @@ export const htmlWidgets: Widgets = {
   Suggest: ({ id, label, value, onChange, onDone, load, placeholder, disabled, invalid }) => {
     const list = useId();
     const [values, setValues] = useState<string[]>([]);
-    const search = (typed: string): void => void load(typed).then(setValues, () => setValues([]));
+    const latest = useRef(0);
+    const search = (typed: string): void => {
+      const number = ++latest.current;
+      const show = (found: string[]): void => {
+        if (number === latest.current) {
+          setValues(found);
+        }
+      };
+      void load(typed).then(show, () => show([]));
+    };
     return (
       <>
         <input
@@ -109,7 +118,7 @@ export const htmlWidgets: Widgets = {
       ))}
     </select>
   ),
-  Secret: ({ id, label, isSet, value, onChange, onReset, disabled }) =>
+  Secret: ({ id, label, isSet, value, onChange, onReset, multiline, disabled }) =>
     isSet ? (
       <span className="row">
         <input id={id} aria-label={label} value="set" disabled />
@@ -117,6 +126,18 @@ export const htmlWidgets: Widgets = {
           Reset
         </button>
       </span>
+    ) : multiline ? (
+      // an input of one line removes line breaks, and a key in PEM has many
+      <textarea
+        id={id}
+        aria-label={label}
+        rows={3}
+        value={value}
+        disabled={disabled}
+        autoComplete="off"
+        onChange={(event) => onChange(event.currentTarget.value)}
+        spellCheck={false}
+      />
     ) : (
       <input
         id={id}

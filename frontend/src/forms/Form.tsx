@@ -5,6 +5,7 @@ import type { Field, GroupField, JsonField, ListField, MapField, SelectField, Un
 import {
   hasVariable,
   isEmpty,
+  isNull,
   isObject,
   parseNumber,
   rangeOf,
@@ -175,6 +176,17 @@ function helpWithRange(help: string, range: string): string {
   return help.endsWith(".") ? `${help.slice(0, -1)} (${range}).` : `${help} (${range})`;
 }
 
+/** What an empty input shows. */
+function placeholderOf(field: Field, value: unknown): string {
+  return isNull(field, value) ? "None" : field.placeholder;
+}
+
+/** An object, or the default in place of it. */
+function objectOf(field: Field, value: unknown): Values | undefined {
+  const shown = isObject(value) || isNull(field, value) ? value : field.default;
+  return isObject(shown) ? shown : undefined;
+}
+
 /** The input of one value, without its label. */
 function FieldInput(props: FieldProps) {
   const { field, value, onChange, context, path } = props;
@@ -183,7 +195,7 @@ function FieldInput(props: FieldProps) {
     id: `${context.prefix}-${path}`,
     label: field.label,
     disabled: context.disabled,
-    placeholder: field.placeholder,
+    placeholder: placeholderOf(field, value),
     invalid: !isEmpty(value) && validate(field, value, { variables: context.variables !== undefined }) !== "",
     onDone: context.onDone,
   };
@@ -245,7 +257,7 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
     id: `${context.prefix}-${path}`,
     label: field.label,
     disabled: context.disabled,
-    placeholder: field.placeholder,
+    placeholder: placeholderOf(field, value),
     invalid: !isEmpty(value) && validate(field, value, { variables: context.variables !== undefined }) !== "",
     onDone,
     value: text,
@@ -256,7 +268,7 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
       const variables = (context.variables ?? [])
         .map((name) => `$${name}`)
         .filter((name) => name.includes(typed));
-      return [...variables, ...(await suggest(field.name, typed))];
+      return [...new Set([...variables, ...(await suggest(field.name, typed))])];
     };
     return <widgets.Suggest {...input} onChange={(typed) => onChange(parse(typed, true))} load={load} />;
   }
@@ -265,7 +277,7 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
 
 function SelectInput({ field, value, onChange, context, path }: FieldProps<SelectField>) {
   const { widgets, variables } = context;
-  const chosen = isEmpty(value) ? field.default : value;
+  const chosen = isEmpty(value) && !isNull(field, value) ? field.default : value;
   const choices = field.options.map((option) => ({
     key: JSON.stringify(option.value),
     label: option.label,
@@ -291,7 +303,7 @@ function SelectInput({ field, value, onChange, context, path }: FieldProps<Selec
       id={`${context.prefix}-${path}`}
       label={field.label}
       disabled={context.disabled}
-      placeholder={field.placeholder || "Choose"}
+      placeholder={placeholderOf(field, value) || "Choose"}
       invalid={!isEmpty(value) && validate(field, value, { variables: variables !== undefined }) !== ""}
       value={key}
       choices={choices}
@@ -313,7 +325,7 @@ function parseKey(key: string): unknown {
 
 function GroupInput({ field, value, onChange, context, path }: FieldProps<GroupField>) {
   const { widgets } = context;
-  const values = isObject(value) ? value : isObject(field.default) ? field.default : undefined;
+  const values = objectOf(field, value);
   const isOn = values !== undefined || !field.nullable;
   const toggle = (on: boolean) => {
     onChange(on ? { ...field.constants } : undefined);
@@ -347,7 +359,7 @@ function GroupInput({ field, value, onChange, context, path }: FieldProps<GroupF
 
 function UnionInput({ field, value, onChange, context, path }: FieldProps<UnionField>) {
   const { widgets } = context;
-  const values = isObject(value) ? value : isObject(field.default) ? field.default : {};
+  const values = objectOf(field, value) ?? {};
   const tag = String(values[field.tag] ?? "");
   const branch = field.branches.find((each) => each.value === tag);
   // values of the other branches, restored when a branch is selected again
@@ -393,12 +405,14 @@ function UnionInput({ field, value, onChange, context, path }: FieldProps<UnionF
 function JsonInput({ field, value, onChange, context, path }: FieldProps<JsonField>) {
   const { widgets } = context;
   const [kept, setDraft] = useDraft<{ text: string; of?: string }>(context, `json:${path}`);
-  const shown = value ?? field.default ?? undefined;
+  const shownFor = (each: unknown) => (isNull(field, each) ? null : (each ?? field.default ?? undefined));
+  const shown = shownFor(value);
   const draft = kept?.of === JSON.stringify(shown) ? kept?.text : undefined;
   const error = draft === undefined ? "" : parseJson(draft, field).error;
   const change = (text: string) => {
     const parsed = parseJson(text, field);
-    setDraft({ text, of: JSON.stringify(parsed.error ? shown : (parsed.value ?? field.default ?? undefined)) });
+    const next = parsed.error ? value : withValue({}, field, parsed.value)[field.name];
+    setDraft({ text, of: JSON.stringify(shownFor(next)) });
     if (!parsed.error) {
       onChange(parsed.value);
     }
@@ -442,7 +456,7 @@ function parseJson(text: string, { objectsOnly }: JsonField): { value?: unknown;
 
 function ListInput({ field, value, onChange, context, path }: FieldProps<ListField>) {
   const { List, Entry } = context.widgets;
-  const entries = entriesOf(value, field.default);
+  const entries = isNull(field, value) ? [] : entriesOf(value, field.default);
   const [removals, remove] = useRemovals(context, path);
   const change = (next: unknown[]) => onChange(next.length || hasEntries(field.default) ? next : undefined);
   const isFull = field.maxItems !== undefined && entries.length >= field.maxItems;
@@ -499,7 +513,7 @@ type Pair = [key: string, value: unknown];
  * are a draft while they stand for the same value. */
 function MapInput({ field, value, onChange, context, path }: FieldProps<MapField>) {
   const { List, Entry, Text } = context.widgets;
-  const saved: Values = isObject(value) ? value : isObject(field.default) ? field.default : {};
+  const saved = objectOf(field, value) ?? {};
   const [draft, setDraft] = useDraft<Pair[]>(context, `map:${path}`);
   const isSame = draft && JSON.stringify(Object.fromEntries(withNames(draft))) === JSON.stringify(saved);
   const pairs = isSame ? draft : Object.entries(saved);

@@ -21,6 +21,11 @@ export function isEmpty(value: unknown): boolean {
   return value === undefined || value === null || value === "";
 }
 
+/** Whether a value is null in place of the default, as `withValue` writes it. */
+export function isNull(field: Pick<Field, "nullable" | "default">, value: unknown): boolean {
+  return value === null && field.nullable && !isEmpty(field.default);
+}
+
 /** The error of a value; "" when it is valid. Entries and nested fields are not validated. */
 export function validate(field: Field, value: unknown, options: ValidationOptions = {}): string {
   if (isEmpty(value) || field.kind === "secret") {
@@ -135,11 +140,18 @@ function validateText(field: TextField, value: unknown): string {
   if (field.pattern && !matchesPattern(field.pattern, value)) {
     return expected(`a string that matches ${field.pattern}`, value);
   }
-  return validateLength(value.length, field.minLength, field.maxLength, "character", "characters");
+  // characters as Python counts them
+  return validateLength([...value].length, field.minLength, field.maxLength, "character", "characters");
 }
+
+/** Classes of characters, which have those of all languages in Python, and no umlauts in browsers. */
+const CLASSES = /\\[wdb]/i;
 
 /** Python's patterns are almost those of browsers. The backend validates the others. */
 function matchesPattern(pattern: string, value: string): boolean {
+  if (CLASSES.test(pattern) && /[^\0-\x7f]/.test(value)) {
+    return true;
+  }
   try {
     return new RegExp(pattern, "u").test(value);
   } catch {
@@ -151,17 +163,18 @@ function validateNumber(field: NumberField, value: unknown): string {
   if (field.allowsText && typeof value === "string") {
     return "";
   }
-  if (typeof value !== "number" || !Number.isFinite(value) || (field.integer && !Number.isInteger(value))) {
+  const number = isLargeInteger(value) ? Number(value) : value;
+  if (typeof number !== "number" || !Number.isFinite(number) || (field.integer && !Number.isInteger(number))) {
     return expected(field.integer ? "an integer" : "a number", value);
   }
   const { min, max, exclusiveMin, exclusiveMax, multipleOf } = field;
-  const tooLow = min !== undefined ? value < min : exclusiveMin !== undefined && value <= exclusiveMin;
-  const tooHigh = max !== undefined ? value > max : exclusiveMax !== undefined && value >= exclusiveMax;
+  const tooLow = min !== undefined ? number < min : exclusiveMin !== undefined && number <= exclusiveMin;
+  const tooHigh = max !== undefined ? number > max : exclusiveMax !== undefined && number >= exclusiveMax;
   if (tooLow || tooHigh) {
     return expected(rangeOf(field), value);
   }
   // the remainder of a decimal is never exact
-  const quotient = multipleOf ? value / multipleOf : 0;
+  const quotient = multipleOf ? number / multipleOf : 0;
   return Math.abs(quotient - Math.round(quotient)) > 1e-9
     ? expected(`a multiple of ${multipleOf}`, value)
     : "";
@@ -202,6 +215,12 @@ function validateLength(
   return max !== undefined && length > max ? `expected at most ${count(max)}, got ${length}` : "";
 }
 
+/** Whether a text is an integer that a number of a browser cannot hold. It stays a text, which the backend
+ * reads as a number. */
+function isLargeInteger(value: unknown): boolean {
+  return typeof value === "string" && /^[+-]?\d+$/.test(value) && !Number.isSafeInteger(Number(value));
+}
+
 /** The value of a number field for what a viewer typed: a number if it is one, else the string itself,
  * so that no input is lost; undefined if it is empty. `done`: the viewer has left the input. */
 export function parseNumber(text: string, done: boolean): unknown {
@@ -211,6 +230,9 @@ export function parseNumber(text: string, done: boolean): unknown {
   }
   const number = Number(trimmed);
   const isDecimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(trimmed);
+  if (isLargeInteger(trimmed)) {
+    return trimmed;
+  }
   if (isDecimal && Number.isFinite(number) && (done || String(number) === text)) {
     return number;
   }

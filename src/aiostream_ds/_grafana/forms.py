@@ -7,7 +7,7 @@ the console draw the same forms from it. `static` finds the built files.
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from enum import EnumMeta
 from functools import lru_cache
@@ -22,7 +22,7 @@ from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.errors import ConfigError
 from aiostream_ds.models import Query
-from aiostream_ds.settings import is_secret, json_schema
+from aiostream_ds.settings import is_secret, json_schemas
 
 __all__ = ["VERSION", "describe", "static"]
 
@@ -138,12 +138,15 @@ def _object_schema(
     kind: type[msgspec.Struct], without: AbstractSet[str] = frozenset()
 ) -> dict[str, Any]:
     """JSON Schema of a struct, with the fields' descriptions and the definitions they refer to."""
-    definitions: dict[str, Any] = json_schema(kind).get("$defs", {})
-    for struct in _structs(kind):
-        found = definitions.get(struct.__name__)
-        if found is not None:
-            _describe_fields(found, struct, definitions)
-    top = definitions.pop(kind.__name__)
+    classes = list(_classes(kind))
+    names, definitions = json_schemas(classes)
+    for each in classes:
+        if isinstance(each, EnumMeta):  # in the author's order: msgspec sorts them
+            members: Iterable[Any] = each
+            definitions[names[each]]["enum"] = [member.value for member in members]
+        else:
+            _describe_fields(definitions[names[each]], each)
+    top = definitions.pop(names[kind])
     properties = {
         name: top["properties"][name] for name in _field_order(kind) if name not in without
     }
@@ -185,20 +188,14 @@ def _used(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
     return used
 
 
-def _describe_fields(
-    schema: dict[str, Any], kind: type[msgspec.Struct], definitions: dict[str, Any]
-) -> None:
-    docstrings = _field_docstrings(kind)
+def _describe_fields(schema: dict[str, Any], kind: type[msgspec.Struct]) -> None:
+    docstrings = _field_docstrings(get_origin(kind) or kind)
     for field in msgspec.structs.fields(kind):
         found = schema.get("properties", {}).get(field.encode_name)
         if found is None:
             continue
-        for choice in _choices(field.type):
-            if isinstance(choice, EnumMeta):
-                members: Mapping[str, Any] = choice.__members__
-                definitions[choice.__name__]["enum"] = [each.value for each in members.values()]
-            else:
-                _restore_order(found, list(get_args(choice)))
+        for literal in _literals(field.type):
+            _restore_order(found, list(get_args(literal)))
         _describe_format(found)
         if field.name in docstrings:
             found.setdefault("description", docstrings[field.name])
@@ -235,25 +232,23 @@ def _restore_order(schema: Any, values: list[Any]) -> None:
             unvisited.extend(value)
 
 
-def _choices(annotation: Any) -> Iterator[Any]:
-    """The Literals and Enums in an annotation."""
+def _literals(annotation: Any) -> Iterator[Any]:
+    """The Literals in an annotation."""
     annotation = base_type(annotation)
     if get_origin(annotation) is Literal:
         yield annotation
-    elif isinstance(annotation, EnumMeta):
-        yield annotation
     else:
         for argument in get_args(annotation):
-            yield from _choices(argument)
+            yield from _literals(argument)
 
 
-def _structs(kind: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
-    """The class and all structs nested in its fields."""
+def _classes(kind: type[msgspec.Struct]) -> Iterator[Any]:
+    """The class, and all structs and enums in its fields."""
     seen: set[type] = set()
     unvisited: list[Any] = [msgspec.inspect.type_info(kind)]
     while unvisited:
         info = unvisited.pop()
-        if isinstance(info, msgspec.inspect.StructType):
+        if isinstance(info, msgspec.inspect.StructType | msgspec.inspect.EnumType):
             if info.cls in seen:
                 continue
             seen.add(info.cls)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +42,20 @@ def test_what_grafana_starts_runs_the_file(plugins, file):
     directory = make_dev_folder(file, plugins)
     (executable,) = directory.glob("gpx_*_amd64")
     # without Grafana's cookie it explains what it is and exits
+    run = subprocess.run([executable], capture_output=True, text=True, timeout=20)
+    assert run.returncode == 1 and "plugin" in run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["it's a folder", "long" * 40])
+def test_what_grafana_starts_runs_a_python_of_any_path(plugins, file, tmp_path, monkeypatch, name):
+    python = tmp_path / name / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    directory = make_dev_folder(file, plugins)
+    (executable,) = directory.glob("gpx_*_amd64")
     run = subprocess.run([executable], capture_output=True, text=True, timeout=20)
     assert run.returncode == 1 and "plugin" in run.stderr
 

@@ -159,6 +159,11 @@ FAULTS = {
         "executables",
         "must be 0755, got 0775",
     ),
+    "cut program": (
+        lambda f: (f / "gpx_aiostream_ds_linux_amd64").write_bytes(b"\x7fELF" + bytes(20)),
+        "executables",
+        "expected a little-endian ELF file, got ",
+    ),
     "debugger": (write("standalone.txt", "x"), "files", "standalone.txt is left from a debugger"),
     "second plugin": (write("app/plugin.json", "{}"), "files", "as a second plugin"),
     "backslash": (write("app\\x.py", ""), "files", "characters that signing on Windows breaks"),

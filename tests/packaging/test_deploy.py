@@ -166,6 +166,36 @@ def test_systemd_accepts_the_drop_in(tmp_path: Path, origin: dict[str, Any]) -> 
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_systemd_gets_a_url_and_a_folder_as_they_are(tmp_path: Path) -> None:
+    """systemd replaces % in a unit."""
+    analyze = shutil.which("systemd-analyze")
+    require("images", analyze is not None, "systemd-analyze is not installed: scripts/roots")
+    url = "https://example.com/my%20plugins/a%2Fb.zip"
+    lines = describe_deployment("systemd", MANIFEST, Origin(url=url)).splitlines()
+    folder = tmp_path / "100 %h"
+    lines += describe_deployment("systemd", MANIFEST, Origin(folder=str(folder))).splitlines()
+    text = "\n".join(line for line in lines if line.startswith(("[", "Environment", "Exec")))
+    folder.mkdir()
+    (folder / "gpx_acme_plant_linux_amd64").write_text("#!/bin/sh\n")
+    (folder / "gpx_acme_plant_linux_amd64").chmod(0o755)
+    unit = tmp_path / "grafana-server.service"
+    unit.write_text(f"[Unit]\nDefaultDependencies=no\n{text}\nExecStart=/bin/true\n")
+    done = subprocess.run(
+        [str(analyze), "verify", "--man=no", "--recursive-errors=no", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "my%%20plugins/a%%2Fb.zip" in text
+
+
+def test_a_volume_has_a_name_that_kubernetes_allows() -> None:
+    manifest = MANIFEST | {"id": f"acme-{'a' * 57}-b-datasource"}
+    values = yaml.safe_load(describe_deployment("helm", manifest, Origin(image=IMAGE)))
+    assert values["extraContainerVolumes"][0]["name"] == f"acme-{'a' * 57}"
+
+
 @pytest.mark.parametrize(
     ("kind", "origin", "message"),
     [

@@ -406,6 +406,17 @@ def test_a_failed_build_is_one_sentence_and_leaves_no_files(
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
+def test_the_smoke_test_imports_the_class_whatever_the_name_of_its_file(
+    package: Package, author: Path, tmp_path: Path
+) -> None:
+    near = tmp_path / "author"
+    shutil.copytree(author.parent, near)
+    (near / "plant.py").rename(near / "my-plant.py")
+    done = package(near / "my-plant.py", "-o", tmp_path / "out", check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("\nadd files that the code reads with --include PATH\n")
+
+
 def test_planted_links_in_the_output_folder_are_not_written_through(
     package: Package, author: Path, tmp_path: Path
 ) -> None:

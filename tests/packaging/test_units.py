@@ -3,6 +3,9 @@
 import ast
 import fcntl
 import io
+import ntpath
+import os
+import posixpath
 import shutil
 import sys
 from pathlib import Path
@@ -28,6 +31,7 @@ from aiostream_ds.packaging.findings import (
     worst,
 )
 from aiostream_ds.packaging.grafana_logs import Clue, find_clues, tail
+from aiostream_ds.packaging.launchers import start_file
 from aiostream_ds.packaging.manifest import check_id, make_manifest
 from aiostream_ds.packaging.project import Project, find_imports, read_project
 from aiostream_ds.sources.builtin_plugin import SOURCES
@@ -289,6 +293,22 @@ def test_a_folder_of_tests_that_may_be_used_is_packaged(installed, names, main):
     write_package(installed, *names, main=main)
     (found,) = resolve(["acme"])
     assert names_of(found) == {"acme/__init__.py", *names}
+
+
+# -- the start of a package ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("paths", "file", "folder"),
+    [(ntpath, r"C:\plugins\acme\start.py", r"C:\plugins\acme"), (posixpath, "start.py", ".")],
+)
+def test_the_machines_python_finds_the_folder_of_the_package(monkeypatch, paths, file, folder):
+    text = start_file("host", ("clock", "Clock"), "gpx_acme_clock_windows_amd64.exe")
+    monkeypatch.setattr(sys, "path", ["other"])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "path", paths)
+        exec(text.partition("def fail")[0].replace("gc.disable()", ""), {"__file__": file})
+    assert sys.path == [f"{folder}/app", f"{folder}/py", "other"]
 
 
 # -- ELF files -------------------------------------------------------------------------------------

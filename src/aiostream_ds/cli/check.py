@@ -123,9 +123,9 @@ def _check_class(
     catalog = Catalog(*find_target(parsed.what))
     check_names(catalog, settings, secrets)
     schema = forms.describe(catalog)
-    plan = catalog.pick(msgspec.json.encode(settings))._ds_plan
-    report(Finding(Level.OK, "class", "it can be loaded, and its forms can be made"))
     kind = catalog.pick(msgspec.json.encode(settings))
+    plan = kind._ds_plan
+    report(Finding(Level.OK, "class", "it can be loaded, and its forms can be made"))
     if parsed.no_start:
         return
     problem = health_problem(kind)
@@ -136,7 +136,7 @@ def _check_class(
         file, colon, name = parsed.what.partition(":")
         command.append(f"{Path(file).resolve()}{colon}{name}")
     channels = [_channel(plan, path) for path in parsed.path] or default_channels(schema, settings)
-    python_names = {f.name: f.encode_name for f in msgspec.structs.fields(kind._ds_plan.settings)}
+    python_names = {f.name: f.encode_name for f in msgspec.structs.fields(plan.settings)}
     given = {python_names.get(name, name): value for name, value in settings.items()}
     missing = missing_options(schema, given, secrets)
     _check_process(command, channels, settings, secrets, missing, report)

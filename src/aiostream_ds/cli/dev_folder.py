@@ -1,6 +1,7 @@
 """Makes a development plugin in Grafana's plugin folder: it runs the author's file."""
 
 import re
+import shlex
 import shutil
 import stat
 import sys
@@ -92,12 +93,24 @@ def _write_executables(directory: Path, name: str, file: str | None) -> None:
     system = "darwin" if sys.platform == "darwin" else "linux"
     words = ["run"] if file is None else ["run", str(Path(file).resolve())]
     text = (
-        f"#!{sys.executable}\n"
+        f"{_first_lines(sys.executable)}"
         "import sys\n\n"
         "from aiostream_ds.cli import main\n\n"
         f"sys.exit(main({words!r}))\n"
     )
     for architecture in ("amd64", "arm64", "arm"):
         path = directory / f"{name}_{system}_{architecture}"
-        path.write_text(text)
+        path.write_text(text, "utf-8")
         path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+
+
+_LONGEST_LINE = 127
+"""Characters of a script's first line that every system reads."""
+
+
+def _first_lines(interpreter: str) -> str:
+    """How a script names its interpreter. The first line has no place for a space or a long path:
+    a shell starts Python then, for which the line with `exec` is a text."""
+    if " " not in interpreter and len(interpreter) < _LONGEST_LINE - 2:
+        return f"#!{interpreter}\n"
+    return f"#!/bin/sh\n'''exec' {shlex.quote(interpreter)} \"$0\" \"$@\"\n' '''\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aiostream_ds.datasource import DataSource
+from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = ["make_changelog", "make_logo", "make_missing_license", "make_readme", "read_markdown"]
 
@@ -15,8 +16,15 @@ _COMMENT = re.compile(r"<!--.*?-->\n?", re.S)
 
 
 def read_markdown(path: Path) -> str:
-    """A file without its comments: Grafana's validator takes comments for unfinished templates."""
-    return _COMMENT.sub("", path.read_text("utf-8"))
+    """A file without its comments: Grafana's validator takes comments for unfinished templates.
+
+    Raises:
+        PackagingError: It is not UTF-8.
+    """
+    try:
+        return _COMMENT.sub("", path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise PackagingError(f"{path}: expected UTF-8: {error}") from None
 
 
 def make_readme(manifest: Mapping[str, Any], kind: type[DataSource[Any]]) -> str:

@@ -87,7 +87,7 @@ def build(config: BuildConfig, progress: Progress) -> Built:
     target = config.out / manifest["id"]
     _check_target(target)
     if config.image is not None:
-        _check_folder(config.image.parent)
+        _check_image(config.image)
     with tempfile.TemporaryDirectory(prefix=".package-", dir=config.out.absolute()) as scratch:
         progress.log(f"{manifest['name']} {manifest['info']['version']} as {manifest['id']}")
         roots, zips = {}, []
@@ -160,6 +160,17 @@ def _check_target(target: Path) -> None:
     if target.exists() and not (target / "plugin.json").is_file():
         raise PackagingError(f"{target} exists and is not a plugin; remove it, or use -o")
     _check_folder(target.parent)
+
+
+def _check_image(image: Path) -> None:
+    """Make the folder of an image's archive.
+
+    Raises:
+        PackagingError: The archive cannot be written there.
+    """
+    if image.is_dir():
+        raise PackagingError(f"--oci must name a file, got the folder {str(image)!r}")
+    _check_folder(image.parent)
 
 
 def _check_folder(folder: Path) -> None:

@@ -71,9 +71,11 @@ class BuildConfig(msgspec.Struct, frozen=True, kw_only=True):
             if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
                 raise PackagingError(f"address must be HOST:PORT, got {self.address!r}")
         self._check_platforms()
-        for path in (*self.include, *([self.ca] if self.ca else [])):
+        for path in self.include:
             if not path.exists():
                 raise PackagingError(f"expected an existing file or folder, got {str(path)!r}")
+        if self.ca is not None and not self.ca.is_file():
+            raise PackagingError(f"expected an existing file, got {str(self.ca)!r}")
         if self.frontend is not None:
             module = self.frontend / "module.js"
             if not module.is_file():

@@ -134,7 +134,7 @@ load_runtime()
 import uvloop
 from aiostream_ds._grafana.application import open_application
 from aiostream_ds._grafana.catalog import Catalog, load
-found = re.search(r'load\\("([\\w.]+:\\w+)"\\)', text)
+found = re.search(r'load\\("(.+)"\\)', text)
 if found:
     catalog = Catalog(load(found[1]))
 else:

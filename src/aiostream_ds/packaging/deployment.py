@@ -169,13 +169,14 @@ def _systemd(manifest: Mapping[str, Any], origin: Origin) -> str:
         f"Environment=GF_PLUGINS_ALLOW_LOADING_UNSIGNED_PLUGINS={identifier}",
     ]
     if origin.url:
-        lines.append(f'Environment="GF_PLUGINS_PREINSTALL_SYNC={_preinstall(manifest, origin)}"')
+        variable = f"GF_PLUGINS_PREINSTALL_SYNC={_preinstall(manifest, origin)}"
+        lines.append(f"Environment={_unit_word(variable)}")
     else:
         program = executable_name(manifest, "linux/amd64").removesuffix("amd64")
         lines += [
             "# copies the package at each start, so that a new version only needs a restart",
             "# (on another processor with the name of its launcher)",
-            f'ExecStartPre=+"{origin.folder}/{program}amd64" install {_PLUGINS}',
+            f"ExecStartPre=+{_unit_word(f'{origin.folder}/{program}amd64')} install {_PLUGINS}",
         ]
     return _lines(*lines)
 
@@ -210,7 +211,7 @@ def _preinstall(manifest: Mapping[str, Any], origin: Origin) -> str:
 
 
 def _volume_name(manifest: Mapping[str, Any]) -> str:
-    return str(manifest["id"])[:63]  # Kubernetes allows no longer ones
+    return str(manifest["id"])[:63].rstrip("-")  # Kubernetes allows no other ones
 
 
 def _image_volume(name: str, origin: Origin) -> list[str]:
@@ -241,6 +242,11 @@ def _quoted(text: str) -> str:
     """A string in YAML, which is that of JSON."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _unit_word(text: str) -> str:
+    """A word in a unit of systemd, which replaces % in it."""
+    return _quoted(text).replace("%", "%%")
 
 
 def _indent(count: int, lines: list[str]) -> list[str]:

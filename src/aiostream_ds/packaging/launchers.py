@@ -118,8 +118,6 @@ import gc
 gc.disable()  # imports make no garbage; serve() enables it again
 
 import sys
-
-HERE = __file__.rpartition("/")[0] or "."
 '''
 
 _BLOCKS = 4
@@ -129,6 +127,9 @@ _FLAGS = ("-I", "-S", "-B", "-E", "-s", "-X", "-W", "-O", "-c", "-m")
 """Options of Python with which modules such as multiprocessing start it."""
 
 _BUNDLED = """\
+
+HERE = __file__.rpartition("/")[0] or "."
+
 # The standard library first, which most imports are from. It is not zipped.
 sys.path[:] = [path for path in sys.path if not path.endswith(".zip")]
 sys.path += [HERE + "/app", HERE + "/py"]
@@ -254,6 +255,9 @@ if sys.argv[1:] and (sys.argv[1].endswith(".py") or sys.argv[1][:2] in {flags}):
 """
 
 _HOST = """\
+import os
+
+HERE = os.path.dirname(__file__) or "."
 sys.path[:0] = [HERE + "/app", HERE + "/py"]
 
 

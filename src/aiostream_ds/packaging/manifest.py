@@ -13,8 +13,9 @@ import msgspec
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.packaging.findings import PackagingError
 from aiostream_ds.packaging.project import Project
+from aiostream_ds.settings import convert
 
-__all__ = ["ID", "check_id", "make_manifest", "read_manifest"]
+__all__ = ["ID", "check_id", "make_manifest", "read_complete_manifest", "read_manifest"]
 
 ID = re.compile(r"[0-9a-z]+-[0-9a-z]+-datasource")
 """A data source's id: ORG-NAME-datasource."""
@@ -108,6 +109,45 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise PackagingError(f"{path}: expected JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("id"), str):
         raise PackagingError(f"{path}: expected an object with a string 'id'")
+    return found
+
+
+class _Author(msgspec.Struct):
+    name: str
+
+
+class _Info(msgspec.Struct):
+    version: str
+    description: str
+    author: _Author
+    logos: dict[str, str]
+
+
+class _Include(msgspec.Struct):
+    path: str = ""
+
+
+class _Complete(msgspec.Struct):
+    """What a package is made from."""
+
+    id: str
+    name: str
+    executable: str
+    info: _Info
+    includes: list[_Include] = []
+
+
+def read_complete_manifest(path: Path) -> dict[str, Any]:
+    """Read a plugin.json that has what a package is made from.
+
+    Raises:
+        PackagingError: It cannot be read, or has not.
+    """
+    found = read_manifest(path)
+    try:
+        convert(found, _Complete)
+    except ValueError as error:
+        raise PackagingError(f"{path}: {error}") from None
     return found
 
 

@@ -154,7 +154,7 @@ def _check_texts(folder: Path) -> Problems:
             yield Level.ERROR, f"{name} is missing or empty"
         elif name != "LICENSE":
             yield from _check_page(name, text)
-        elif name == "LICENSE" and not any(known in text for known in _LICENSES):
+        elif not any(known in text for known in _LICENSES):
             yield Level.WARNING, "LICENSE is not one that the validator knows"
 
 
@@ -188,8 +188,18 @@ def _check_executables(folder: Path, manifest: Mapping[str, Any]) -> Problems:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode != EXECUTABLE:
             yield Level.ERROR, f"the mode of {path.name} must be 0755, got {mode:04o}"
-        if "_linux_" in path.name and is_elf(path) and read_elf(path).machine != machine:
-            yield Level.ERROR, f"{path.name} must be for {machine}, got {read_elf(path).machine}"
+        if "_linux_" in path.name and is_elf(path):
+            yield from _check_machine(path, machine)
+
+
+def _check_machine(path: Path, machine: str) -> Problems:
+    try:
+        found = read_elf(path).machine
+    except ValueError as error:
+        yield Level.ERROR, str(error)
+        return
+    if found != machine:
+        yield Level.ERROR, f"{path.name} must be for {machine}, got {found}"
 
 
 def _check_files(folder: Path) -> Problems:

@@ -1,5 +1,6 @@
 """Copies code into a package: the author's files to app/, installed packages to py/."""
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from importlib.metadata import metadata
@@ -105,7 +106,7 @@ def write_author_files(app: Path, file: Path, imports: Imports, include: Iterabl
     their paths relative to that folder.
 
     Raises:
-        PackagingError: A path to include is outside of the folder.
+        PackagingError: A path to include is outside of the folder, or a file cannot be packaged.
     """
     folder = file.resolve().parent
     for path in imports.own:
@@ -114,7 +115,22 @@ def write_author_files(app: Path, file: Path, imports: Imports, include: Iterabl
         resolved = path.resolve()
         if not resolved.is_relative_to(folder):
             raise PackagingError(f"--include must be a path below {folder}, got {path}")
-        _copy(resolved, app / resolved.relative_to(folder))
+        try:
+            _copy(resolved, app / resolved.relative_to(folder))
+        except OSError as error:
+            raise PackagingError(f"--include {path} cannot be copied: {_reason(error)}") from None
+    for path in app.rglob("*"):
+        name = os.fsencode(path.name)
+        if name.decode(errors="ignore") != path.name:
+            raise PackagingError(f"names of files must be UTF-8, got {name!r}; rename it")
+
+
+def _reason(error: OSError) -> str:
+    """The first of the reasons of a copy of a folder, with its file."""
+    if isinstance(error, shutil.Error):
+        source, _, reason = error.args[0][0]
+        return f"{source}: {reason}"
+    return str(error)
 
 
 def copy_packages(root: Path, packages: Iterable[Package]) -> None:
@@ -139,8 +155,14 @@ def binaries_of(package: Package) -> list[Path]:
 
 
 def _copy(path: Path, to: Path) -> None:
+    """Copy a file or a folder, without the folder in it that the copy is written to."""
     to.parent.mkdir(parents=True, exist_ok=True)
+    target = to.resolve()
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        return [n for n in names if n == "__pycache__" or target.is_relative_to(Path(folder, n))]
+
     if path.is_dir():
-        shutil.copytree(path, to, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        shutil.copytree(path, to, ignore=left_out, dirs_exist_ok=True)
     else:
         shutil.copyfile(path, to)

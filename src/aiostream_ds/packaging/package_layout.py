@@ -1,6 +1,5 @@
 """Writes the common files: plugin.json, frontend, schema.json, README, logo and launchers."""
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -13,10 +12,15 @@ from aiostream_ds._grafana import forms
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.packaging import boilerplate
+from aiostream_ds.packaging.archive import given_date
 from aiostream_ds.packaging.build_config import BuildConfig
 from aiostream_ds.packaging.findings import PackagingError, Progress
 from aiostream_ds.packaging.launchers import PLATFORMS, executable_name, launcher
-from aiostream_ds.packaging.manifest import make_manifest, read_manifest
+from aiostream_ds.packaging.manifest import (
+    make_manifest,
+    read_complete_manifest,
+    read_manifest,
+)
 from aiostream_ds.packaging.project import Project
 
 __all__ = [
@@ -51,12 +55,13 @@ def package_manifest(config: BuildConfig, project: Project | None) -> dict[str, 
         return found
     own = config.file.resolve().parent / "plugin.json"
     if own.is_file() and not any(config.given.values()):
-        return read_manifest(own)
+        return read_complete_manifest(own)
     return make_manifest(_author_class(config), project, config.given, _date(config.file))
 
 
 def _date(file: Path) -> str:
-    seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or file.stat().st_mtime)
+    given = given_date()
+    seconds = file.stat().st_mtime if given is None else given
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def read_project(file: Path) -> Project:
     file = file.resolve()
     found = next((p for p in file.parents if (p / "pyproject.toml").is_file()), None)
     folder = found or file.parent
-    pyproject = _toml((folder / "pyproject.toml").read_text("utf-8"), folder) if found else {}
+    pyproject = _pyproject(found / "pyproject.toml") if found else {}
     project = pyproject.get("project", {})
     requires = [*project.get("dependencies", ()), *_script_requires(file)]
     texts: dict[str, Path] = {}
@@ -71,6 +72,13 @@ def read_project(file: Path) -> Project:
     return Project(folder, table, project, tuple(requires), texts)
 
 
+def _pyproject(file: Path) -> dict[str, Any]:
+    try:
+        return _toml(file.read_text("utf-8"), file)
+    except UnicodeDecodeError as error:
+        raise PackagingError(f"{file}: expected UTF-8: {error}") from None
+
+
 def _toml(text: str, where: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
@@ -79,7 +87,8 @@ def _toml(text: str, where: Path) -> dict[str, Any]:
 
 
 def _script_requires(file: Path) -> list[str]:
-    match = _SCRIPT.search(file.read_text("utf-8"))
+    with tokenize.open(file) as source:  # in the encoding that the file declares
+        match = _SCRIPT.search(source.read())
     if match is None:
         return []
     lines = match["content"].splitlines()

@@ -63,7 +63,7 @@ def changes(folder: Path, signed: dict[str, Any]) -> Iterator[str]:
 def matches_root(signed: dict[str, Any], root_url: str) -> bool:
     """Whether a private signature is for the Grafana at this root_url: scheme, host, port and path
     must be equal."""
-    return any(_parts(str(url)) == _parts(root_url) for url in signed.get("rootUrls", ()))
+    return any(_parts(str(url)) == _parts(root_url) for url in signed.get("rootUrls") or ())
 
 
 def _parts(url: str) -> tuple[str, str, str]:

@@ -42,10 +42,10 @@ _IMPORTS = """
 import asyncio, re, ssl, zoneinfo
 import aiostream_ds.cli.doctor, aiostream_ds._process.runtime
 text = open(sys.argv[1] + "/start.py", encoding="utf-8").read()
-found = re.search(r'load\\("(\\w+):(\\w+)"\\)', text)
+found = re.search(r'load\\("(.+)"\\)', text)
 if found:
     from aiostream_ds._grafana.catalog import load
-    load(":".join(found.groups()))
+    load(found[1])
 """
 
 

@@ -1,5 +1,6 @@
 """The fast decoder agrees with betterproto2's on every request and rejects truncated ones."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -93,38 +94,16 @@ def damaged(draw: st.DrawFn, messages: st.SearchStrategy[Any]) -> bytes:
     return data
 
 
-def outcome(read: Any, data: bytes) -> Any:
-    try:
-        return read(data)
-    except ValueError as error:
-        return type(error), str(error)
-
-
 @pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.__name__)
-def test_code_for_a_class_decodes_as_the_table_does(kind: Any) -> None:
-    decoder = Decoder(kind)
-    decoder.parse(b"")
-    compiled = decoder._compiled()
-    assert compiled is not decoder._values
+def test_a_damaged_message_is_decoded_or_refused_with_a_value_error(kind: Any) -> None:
+    parse = Decoder(kind).parse
 
     @given(damaged(REQUESTS[kind]))
     def check(data: bytes) -> None:
-        assert outcome(compiled, data) == outcome(decoder._values, data)
+        with suppress(ValueError):
+            assert type(parse(data)) is kind
 
     check()
-
-
-def test_code_is_made_for_messages_that_come_often() -> None:
-    decoder = Decoder(pb.RunStreamRequest, fields={"path", "headers"})
-    data = bytes(pb.RunStreamRequest(path="walk", data=b"x" * 200, headers={"k": "v"}))
-    parsed = [decoder.parse(data) for _ in range(70)]
-    assert decoder._read != decoder._values
-    assert parsed == [pb.RunStreamRequest(path="walk", headers={"k": "v"})] * 70
-    assert parsed[-1].headers is not parsed[-2].headers
-    large = pb.RunStreamRequest(path="x" * 70_000)
-    assert decoder.parse(bytes(large)) == large
-    with pytest.raises(ValueError, match="truncated"):
-        decoder.parse(data[:-1])
 
 
 def test_a_truncated_message_is_rejected_at_every_length() -> None:

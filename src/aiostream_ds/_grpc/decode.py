@@ -19,10 +19,6 @@ _CACHED_MAP, _PAIRS, _PAIR_BYTES = "headers", 256, 64
 maps, which may have secrets, are in messages that are cached as a whole."""
 
 _NUMBER, _SET, _APPEND, _PUT, _SKIP = range(5)
-_KINDS = ("number", "set", "append", "put", "skip")
-
-_OFTEN = 64
-"""Messages of a class after which Python code is made for it: that takes a millisecond."""
 
 _Convert = Callable[[Any], Any]
 _Entry = tuple[int, str, _Convert]
@@ -52,8 +48,6 @@ class Decoder(Generic[T]):
         self._table: dict[int, _Entry] = {}
         self._template: dict[str, Any] = {}
         self._containers: list[tuple[str, type]] = []
-        self._read: Callable[[bytes], dict[str, Any]] = self._values
-        self._left = _OFTEN
 
     def _prepare(self) -> None:
         # at the first message: preparing all classes would take a tenth of a plugin's start
@@ -91,15 +85,12 @@ class Decoder(Generic[T]):
     def parse(self, data: bytes) -> T:
         """The message in `data`. Raises ValueError when it is truncated or malformed."""
         message = self._kind.__new__(self._kind)
-        message.__dict__ = self._read(data)
+        message.__dict__ = self._values(data)
         return message
 
     def _values(self, data: bytes) -> dict[str, Any]:
         if not self._ready:
             self._prepare()
-        self._left -= 1
-        if not self._left:
-            self._read = self._compiled()
         values = self._template.copy()
         for name, make in self._containers:
             values[name] = make()
@@ -107,12 +98,13 @@ class Decoder(Generic[T]):
         position, end = 0, len(data)
         try:
             while position < end:
-                entry = table.get(data[position])
-                if entry is None:  # not known, or its tag has more bytes
+                try:
+                    action, name, convert = table[data[position]]
+                except KeyError:  # not known, or its tag has more bytes
                     entry, position = self._rare_field(data, position)
                     if entry is None:
                         continue
-                action, name, convert = entry
+                    action, name, convert = entry
                 number = data[position + 1]  # the value, or the size of what follows
                 position += 2
                 if number > 127:
@@ -120,10 +112,11 @@ class Decoder(Generic[T]):
                 if action == _NUMBER:
                     values[name] = convert(number if number < _SIGN else number - (1 << 64))
                     continue
-                value = data[position : position + number]
+                start = position
                 position += number
                 if position > end:
                     raise IndexError
+                value = data[start:position]
                 if action == _SET:
                     values[name] = convert(value)
                 elif action == _PUT:
@@ -136,36 +129,6 @@ class Decoder(Generic[T]):
         if position != end:
             raise self._truncated(end)
         return values
-
-    def _compiled(self) -> Callable[[bytes], dict[str, Any]]:
-        """A function for `_values`, written for this class."""
-        if max(self._table, default=128) > 127:
-            return self._values
-        from aiostream_ds._grpc.decoder_code import CodeField, decoder_code
-
-        numbers = {name: number for number, name in enumerate(self._template)}
-        space: dict[str, Any] = {
-            "slow": self._values,
-            "read_varint": read_varint,
-            "position_after": position_after,
-            "truncated": self._truncated,
-        }
-        fields = []
-        for tag, (action, name, convert) in self._table.items():
-            number = numbers[name]
-            value = _EXPRESSIONS.get(convert, f"c{number}({{}})")
-            space[f"c{number}"] = convert
-            fields.append(CodeField(tag, name, number, _KINDS[action], value))
-        containers = dict(self._containers)
-        start = []
-        for name, number in numbers.items():
-            space[f"d{number}"] = self._template[name]
-            default = _EMPTY[containers[name]] if name in containers else f"d{number}"
-            start.append(f" f{number} = {default}")
-        result = ", ".join(f"{name!r}: f{number}" for name, number in numbers.items())
-        exec(decoder_code(fields, "\n".join(start), f"{{{result}}}"), space)
-        compiled: Callable[[bytes], dict[str, Any]] = space["read"]
-        return compiled
 
     def _rare_field(self, data: bytes, position: int) -> tuple[_Entry | None, int]:
         """The entry of a field whose tag has more than one byte, and the position of the tag's last
@@ -192,10 +155,6 @@ class Decoder(Generic[T]):
                     return convert_key(data[2:middle]), convert_value(data[middle + 2 :])
         pair: Any = self.parse(data)
         return pair.key, pair.value
-
-
-_EXPRESSIONS: dict[Any, str] = {bytes.decode: "{}.decode()", bytes: "{}", int: "{}"}
-_EMPTY: dict[Any, str] = {list: "[]", dict: "{}"}
 
 
 class _Pairs(dict[bytes, tuple[Any, Any]]):

@@ -14,7 +14,8 @@ from aiostream_ds._cluster.entries import (
     TermStart,
     schema_hash,
 )
-from aiostream_ds._cluster.follower import LogFollower, LogRead, SchemaRead, SourceRead
+from aiostream_ds._cluster.follower import LogFollower
+from aiostream_ds._cluster.log_requests import LogRead, SchemaRead, SourceRead
 from aiostream_ds._cluster.sharing import Incoming, Outgoing
 from aiostream_ds._frames.packet import CursorRange
 
@@ -68,6 +69,20 @@ class Log:
         assert isinstance(content, ChannelMessage)
         self.before = content.id
         return self.add(self.next_id(), content)
+
+    def write_again(self, *messages: ChannelMessage) -> list[Entry]:
+        """Append lost messages, as the owner has made them."""
+        self.before = messages[-1].id
+        return [self.add(self.next_id(), message) for message in messages]
+
+    @property
+    def owner(self) -> Any:
+        return self.run, self.number, self.before, self.schema
+
+    @owner.setter
+    def owner(self, owner: Any) -> None:
+        """Go on as an earlier owner, who knows nothing of what came later."""
+        self.run, self.number, self.before, self.schema = owner
 
     def lose(self, count: int) -> list[Entry]:
         lost = self.entries[len(self.entries) - count :]
@@ -358,6 +373,160 @@ def test_what_the_engine_has_lost_is_known_to_the_owner(log, reader):
     reader.follow(log.term(200))
     lost = reader.follower.lost_messages()
     assert [message.payload for message in lost] == [b"3", b"4"]
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["before the repair", "after it"])
+def test_what_was_lost_before_a_late_message_of_an_earlier_owner_is_written_again(
+    log, reader, seen
+):
+    """The engine has lost a term, and then gets the message that its owner has overtaken."""
+    other = Reader(log)
+    other.join()
+    first = [log.write(b"0"), log.write(b"1")]
+    other.follow(*first)
+    earlier = log.owner
+    reader.follow(
+        *first, log.term(200, "b"), log.write(b"2", schema=b"t"), log.write(b"3", schema=b"t")
+    )
+    log.lose(3)
+    run, log.owner = log.run, earlier
+    late = log.write(b"late")
+    log.run = run
+    if seen:
+        other.follow(late)
+    reader.follow(late, log.term(300, "b"))
+    lost = reader.follower.lost_messages()
+    assert [message.payload for message in lost] == [b"2", b"3"]
+    again = []
+    for message in tuple(lost):
+        again += log.write_again(reader.follower.again(message))
+        reader.follow(again[-1])
+    assert reader.follower.lost_messages() == []
+    log.schema = b"t"
+    after = log.write(b"4", schema=b"t")
+    reader.follow(after)
+    other.follow(*again, after)
+    assert reader.payloads == [b"0", b"1", b"2", b"3", b"late", b"4"]
+    assert other.payloads == [b"0", b"1", b"late", b"2", b"3", b"4"]
+    for each in (reader, other):
+        schemas = {message.payload: message.schema for message in each.received}
+        assert [schemas[payload] for payload in (b"1", b"2", b"3", b"late")] == [
+            b"s", b"t", b"t", b"s",
+        ]  # fmt: skip
+        assert len(each.resets) == 1  # the same rows came in another order
+
+
+def test_what_is_written_again_is_lost_again_with_what_came_late(log, reader):
+    first = [log.write(b"0"), log.write(b"1")]
+    earlier = log.owner
+    reader.follow(*first, log.term(200, "b"), log.write(b"2"), log.write(b"3"))
+    log.lose(3)
+    run, log.owner = log.run, earlier
+    late = log.write(b"late")
+    log.run = run
+    reader.follow(late, log.term(300, "b"))
+    reader.follow(*log.write_again(*reader.follower.lost_messages()))
+    assert reader.follower.lost_messages() == []
+    log.lose(3)  # the second of the two, and what was late
+    log.lose(1)
+    reader.follow(log.term(400, "b"))
+    lost = reader.follower.lost_messages()
+    assert [message.payload for message in lost] == [b"late", b"2", b"3"]
+
+
+@pytest.mark.parametrize("near", [False, True], ids=["from the start", "near its end"])
+def test_messages_that_the_log_has_dropped_or_that_were_not_read_again_are_not_lost(
+    log, reader, near
+):
+    reader.follow(*(log.write(b"%d" % n) for n in range(100)))
+    gone = log.lose(2)
+    log.trim(20)
+    if near:
+        reader.follower.reconnected()
+        reader.catch_up()
+        assert reader.reads[-1] == EntryId(100, 98 - 64)
+    else:
+        reader.follow(log.term(200))
+        assert reader.reads[-1] == START
+    lost = reader.follower.lost_messages()
+    assert [message.payload for message in lost] == [b"98", b"99"] and len(gone) == 2
+    assert reader.resets == []
+
+
+def test_a_message_that_is_too_large_is_not_lost(log, reader):
+    reader.follow(log.write(b"0"))
+    outgoing = Outgoing(b"large", b"s")
+    log.number += 1
+    message = reader.follower.message(MessageId(log.run, log.number), outgoing, 0)
+    reader.follower.skipped(message)
+    assert reader.follower.lost_messages() == []
+    log.before = message.id
+    reader.follow(log.write(b"1"))
+    assert reader.payloads == [b"0", b"1"] and reader.resets == []
+
+
+def test_after_a_loss_what_is_older_than_a_reader_is_not_new_to_it(log):
+    for n in range(20):
+        log.write(b"%d" % n)
+    log.term(200)
+    for n in range(20, 25):
+        log.write(b"%d" % n)
+    reader = Reader(log)
+    assert [m.payload for m in reader.join(tail=2)] == [b"23", b"24"]
+    gone = log.lose(1)
+    reader.follow(log.term(300), log.again(gone[0]), log.write(b"25"))
+    assert reader.payloads == [b"25"] and reader.resets == []
+    assert (reader.follower.term, reader.follower.owner) == (300, "a")
+
+
+def test_after_a_loss_of_all_that_a_reader_has_received_older_messages_are_not_new_to_it(log):
+    for n in range(20):
+        log.write(b"%d" % n)
+    log.term(200, "b")
+    for n in range(20, 25):
+        log.write(b"%d" % n)
+    reader = Reader(log)
+    reader.join(tail=2)
+    gone = log.lose(6)[1:]
+    reader.follow(log.term(300, "c"), *[log.again(entry) for entry in gone], log.write(b"25"))
+    assert reader.payloads == [b"25"] and len(reader.resets) == 1  # others may have come late
+
+
+@pytest.mark.parametrize("has_cursors", [False, True])
+@pytest.mark.parametrize("has_delivered", [False, True])
+def test_after_a_loss_what_was_passed_over_at_the_return_of_the_engine_is_not_new(
+    log, has_cursors, has_delivered
+):
+    def rows(last: int) -> CursorRange | None:
+        return CursorRange("e", last - 1, last) if has_cursors else None
+
+    for n in range(1, 21):
+        log.write(b"%d" % n, rows(n))
+    log.term(200)
+    for n in range(21, 101):
+        log.write(b"%d" % n, rows(n))
+    reader = Reader(log)
+    reader.follower.joined()
+    if has_delivered:
+        reader.follower.deliver_local(Outgoing(b"local", b"s", rows(50)))
+    reader.follower.rejoin(log.last)
+    reader.catch_up()
+    before = reader.payloads
+    gone = log.lose(1)
+    reader.follow(log.term(300), log.again(gone[0]), log.write(b"101", rows(101)))
+    assert reader.payloads[len(before) :] == [b"101"]
+    assert len(reader.resets) == (has_delivered and not has_cursors)
+
+
+def test_a_hole_in_a_long_log_is_not_read_without_end(log):
+    for n in range(300):
+        log.write(b"%d" % n)
+    reader = Reader(log)
+    reader.join()
+    log.term(200)
+    log.before = NO_MESSAGE  # its owner has delivered rows alone
+    reader.follow(log.write(b"300"), log.write(b"301"))
+    assert reader.payloads == [b"300", b"301"] and len(reader.resets) == 1
 
 
 def test_kept_messages_have_a_bound(log, reader):

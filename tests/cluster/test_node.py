@@ -470,3 +470,20 @@ async def test_a_channel_is_given_up_in_the_term_that_the_engine_has_after_lost_
         b, _ = await made.run(other)
         await asyncio.sleep(1.5)
         assert b.roles[-1] is Role.OWNER
+
+
+async def test_a_lost_message_that_the_engine_does_not_take_again_does_not_end_the_channel():
+    async with nodes() as made:
+        a, task = await made.run(await made.node())
+        b, _ = await made.run(await made.node())
+        for payload in (b"1" * 500, b"2"):
+            a.queue.put_nowait(payload)
+            await asyncio.sleep(0.1)
+        made.server.largest = 400  # as one that is made again, with other limits
+        made.server.evict("c")
+        a.queue.put_nowait(b"3")
+        await asyncio.sleep(3)
+        assert a.payloads == b.payloads == [b"1" * 500, b"2", b"3"]
+        assert not task.done() and a.resets == b.resets == []
+        c, _ = await made.run(await made.node())
+        assert c.tail == [b"2", b"3"]

@@ -7,6 +7,9 @@ follows the last one that was accepted, by its id and by its message. Otherwise 
     near its end       the log is not the one that was read before: the engine has lost entries
     from the start     what is near its end does not connect to what was received
 
+A log that is read from the start has messages of the time before this reader came. The first one
+that was received is searched for; those before it are older.
+
 Whether a message was received does not depend on the entry in which it is: see `entries`. With
 cursors, of a source that can be read again, rows are compared by their cursors.
 """
@@ -27,38 +30,28 @@ from aiostream_ds._cluster.entries import (
     TermStart,
     schema_hash,
 )
+from aiostream_ds._cluster.kept_messages import KeptMessages
+from aiostream_ds._cluster.log_requests import LogRead, SchemaRead, SourceRead
 from aiostream_ds._cluster.sharing import Incoming, Outgoing
 from aiostream_ds._frames.packet import CursorRange
 
-__all__ = ["LogFollower", "LogRead", "SchemaRead", "SourceRead"]
+__all__ = ["LogFollower"]
 
 _PAGE = 256  # entries of a read
 _NEAR = 64  # entries before the end of a log, from where one is read that has changed
 _EVENTS = 64  # events that are kept while the log is read
 _RUNS = 512  # runs whose messages are known as received: more than a log has
 _STARTS = 64
-_KEPT = 256  # messages that are kept in case the engine loses them
-_KEPT_BYTES = 64 * 1024
 _SCHEMAS = 4
 _GONE = b""  # a schema that nobody has any more: messages that need it are skipped
 
 
-class LogRead(NamedTuple):
-    """`Engine.read` is needed."""
+class _Older(NamedTuple):
+    """What a log has before the first message that was received: the run of its last term there,
+    and whether it has messages."""
 
-    after: EntryId
-    limit: int
-
-
-class SchemaRead(NamedTuple):
-    """`Engine.schema` is needed."""
-
-
-class SourceRead(NamedTuple):
-    """The log lacks rows that subscribers have not received: the source has to be read from the
-    last message that was delivered to this cursor, for this node only."""
-
-    until: int
+    run: int
+    has_messages: bool
 
 
 class LogFollower:
@@ -88,13 +81,14 @@ class LogFollower:
         "_events",
         "_has_delivered",
         "_is_after_local",
+        "_is_changed",
         "_is_fill_refused",
         "_is_first",
         "_is_near",
         "_is_new_log",
         "_is_skipping",
+        "_joined_at",
         "_kept",
-        "_kept_bytes",
         "_last_id",
         "_local_without_cursors",
         "_missing_schema",
@@ -105,6 +99,7 @@ class LogFollower:
         "_schema",
         "_schema_hash",
         "_schemas",
+        "_searched",
         "_tail",
         "_tip",
         "_tip_schema",
@@ -145,13 +140,15 @@ class LogFollower:
         self._schema_hash = self._tip_schema = 0
         self._schemas: dict[int, bytes] = {}
         self._missing_schema = 0
-        self._rest: tuple[LogPage, bool] | None = None  # of a page that needs this schema
+        self._rest: LogPage | None = None  # of a page that needs this schema
         self._events: list[tuple[Entry, int]] = []
         self._end = b""  # the payload of the entry at `position`, if it is of a message
-        self._kept: list[tuple[ChannelMessage, int]] = []
-        self._kept_bytes = 0
+        self._kept = KeptMessages()
         self._has_delivered = False
         self._is_new_log = self._is_near = False  # how the log is being read
+        self._searched: _Older | None = None  # from the start, for a message that was received
+        self._joined_at = START  # what was before is older than this reader
+        self._is_changed = False  # the log that is read: a hole is not a reason to read it again
         self._is_first = False  # whether no message of this log was read
         self._is_skipping = self._is_fill_refused = self._is_after_local = False
         self._local_without_cursors = False
@@ -214,7 +211,8 @@ class LogFollower:
         elif page.entries and not page.truncated and page.entries[0].previous != self.position:
             self._read_changed_log(page.last, _NEAR)
         else:
-            self._page_after_position(page, page.truncated)
+            self._is_changed = self._is_changed or page.truncated
+            self._page_after_position(page)
 
     def schema(self, data: bytes | None) -> None:
         """The answer to a `SchemaRead`."""
@@ -228,7 +226,7 @@ class LogFollower:
         if rest is None:
             self.request = LogRead(self.position, _PAGE)
         else:
-            self._page_after_position(*rest)
+            self._page_after_position(rest)
 
     def filled(self) -> None:
         """The answer to a `SourceRead`: `deliver_local` was called with what was read. If that
@@ -264,7 +262,8 @@ class LogFollower:
         """Need nothing; `join` or `rejoin` begin again."""
         self.request = self._rest = None
         self._is_fill_refused = False
-        self._is_new_log = self._is_near = self._is_skipping = False
+        self._is_new_log = self._is_near = self._is_changed = self._is_skipping = False
+        self._searched = None
         self._events.clear()
 
     # -- of the owner ----------------------------------------------------------------------------
@@ -302,17 +301,15 @@ class LogFollower:
         """A message will not be in the log. The next one names it, so that others notice."""
         self._tip, self._tip_schema = message.id, 0
         self._last_id = message.id
+        self._kept.drop(message.id)
 
     def has_received(self, id: MessageId) -> bool:
         return id.number <= self._received.get(id.run, 0)
 
     def lost_messages(self) -> list[ChannelMessage]:
-        """The kept messages that are not in the log any more, when all of it was read."""
-        kept = [message for message, _ in self._kept]
-        for index in range(len(kept) - 1, -1, -1):
-            if kept[index].id == self._tip:
-                return kept[index + 1 :]
-        return kept
+        """The kept messages that were not found in the log after a loss, when all of it was read,
+        in the order in which they have to be appended again."""
+        return self._kept.lost
 
     def again(self, message: ChannelMessage) -> ChannelMessage:
         """A lost message, with its schema if the log does not have it."""
@@ -355,20 +352,78 @@ class LogFollower:
         self._is_new_log = self.regressed = True
         after = EntryId(last.term, max(last.number - near, 0))
         self._is_near = last > START and after.number > 0
-        self.request = LogRead(after if self._is_near else START, _PAGE)
+        self.request = LogRead(after, _PAGE)
         self.known_end = last
+        if not self._is_near:
+            self._read_from_start()
+
+    def _read_from_start(self) -> None:
+        self._is_near = False
+        self._searched = _Older(0, False) if self._received else None
+        self.request = LogRead(START, _PAGE)
 
     def _page_of_changed_log(self, request: LogRead, page: LogPage) -> None:
         if self._is_near and self._needs_earlier(page):
-            self._is_near = False
-            self.request = LogRead(START, _PAGE)
-            return
+            self._read_from_start()
+        elif self._searched is None:
+            self._accept_changed_log(request, page)
+        else:
+            self._search(self._searched, request, page)
+
+    def _search(self, older: "_Older", request: LogRead, page: LogPage) -> None:
+        """Go on with the first message that was received before."""
+        for index, entry in enumerate(page.entries):
+            content = self._content(entry)
+            if isinstance(content, TermStart):
+                self._accept_start(entry.id, content)
+                older = older._replace(run=content.run)
+            elif content is not None and self.has_received(content.id):
+                if older.has_messages and content.id.run != older.run:
+                    # it was appended again, so that those before it may be new
+                    self._may_have_missed_some()
+                rest = page._replace(entries=page.entries[index:])
+                self._accept_changed_log(LogRead(entry.previous, _PAGE), rest)
+                return
+            elif content is not None:
+                older = older._replace(has_messages=True)
+        if not page.is_end:
+            self._searched = older
+            self.request = LogRead(page.entries[-1].id, _PAGE)
+        else:
+            self._accept_other_log(older.has_messages)
+
+    def _accept_other_log(self, has_messages: bool) -> None:
+        """Nothing that was received is in the log: read what has come since this reader joined."""
+        if not has_messages:
+            self._kept.doubt(None)
+        else:
+            self._kept.forget()  # other readers see, too, that it is another log
+            if self._joined_at > START:
+                self._may_have_missed_some()
+        self._searched = None
+        self.request = LogRead(self._joined_at, _PAGE)
+
+    def _may_have_missed_some(self) -> None:
+        if self._cursors is None and self._has_delivered and not self._is_skipping:
+            self._has_delivered = False  # the next message has nothing to follow
+            self._reset("the log has changed: messages in it may not have been received")
+
+    def _accept_changed_log(self, request: LogRead, page: LogPage) -> None:
         self._is_new_log = self._is_near = False
+        self._searched = None
         self.position = request.after if page.entries else page.last
+        if not self._received:
+            self._joined_at = self.position
         self.known_end = page.last
         self._tip, self._tip_schema = NO_MESSAGE, 0
         self._is_first = True
-        self._page_after_position(page, is_changed=True)
+        for entry in page.entries:
+            content = self._content(entry)
+            if isinstance(content, ChannelMessage) and self.has_received(content.id):
+                self._kept.doubt(content.id)
+                break
+        self._is_changed = True
+        self._page_after_position(page)
 
     def _needs_earlier(self, page: LogPage) -> bool:
         """Whether the end of a log does not connect to what was received."""
@@ -380,13 +435,11 @@ class LogFollower:
                 return not self.has_received(content.id) and self._is_hole(content)
         return True
 
-    def _page_after_position(self, page: LogPage, is_changed: bool) -> None:
-        """Accept a page. `is_changed`: a message that does not follow the one before is a hole,
-        and not a reason to read the log again."""
+    def _page_after_position(self, page: LogPage) -> None:
         for index, entry in enumerate(page.entries):
-            if not self._accept(entry, is_changed=is_changed):
+            if not self._accept(entry):
                 if isinstance(self.request, SchemaRead):
-                    self._rest = page._replace(entries=page.entries[index:]), is_changed
+                    self._rest = page._replace(entries=page.entries[index:])
                 return
             if self.ended:
                 self.request = None
@@ -399,6 +452,7 @@ class LogFollower:
 
     def _end_of_log_reached(self) -> None:
         self.request = None
+        self._is_changed = False
         self.known_end = self.position
         if self._is_skipping:
             self._is_skipping = False
@@ -422,7 +476,7 @@ class LogFollower:
             return content.run in self._runs
         return content is None or self.has_received(content.id)
 
-    def _accept(self, entry: Entry, *, is_changed: bool = False) -> bool:
+    def _accept(self, entry: Entry) -> bool:
         """Whether the entry was accepted; otherwise `request` has what to read."""
         content = self._content(entry)
         if content is None:
@@ -434,14 +488,10 @@ class LogFollower:
             self._reset("an entry of the log cannot be read: it is of another version or key")
             return True
         if isinstance(content, TermStart):
-            self.position = entry.id
-            self.term, self.owner = entry.id.term, content.node
-            if content.run not in self._runs:
-                self._runs.append(content.run)
-                del self._runs[:-_STARTS]
+            self._accept_start(entry.id, content)
             return True
         is_contiguous = content.before == self._tip
-        may_skip = is_changed or self._is_first or self.has_received(content.id)
+        may_skip = self._is_changed or self._is_first or self.has_received(content.id)
         if not is_contiguous and not may_skip:
             # ids may be those of a term that the engine has lost, and given out again
             self._read_changed_log(entry.id, _NEAR)
@@ -460,6 +510,13 @@ class LogFollower:
         self._accept_message(content, is_contiguous=is_contiguous)
         return True
 
+    def _accept_start(self, id: EntryId, start: TermStart) -> None:
+        self.position = id
+        self.term, self.owner = id.term, start.node
+        if start.run not in self._runs:
+            self._runs.append(start.run)
+            del self._runs[:-_STARTS]
+
     def _set_position(self, id: EntryId) -> None:
         self.position = id
         if id.term > self.term:  # the log has lost its first entry, which names the owner
@@ -470,20 +527,21 @@ class LogFollower:
         self._is_first = False
         if message.schema != self._schema_hash:
             self._set_schema(message.schema, message.schema_body)
+        has_all = before == self._last_id  # of the log up to here
         if self.has_received(message.id):
+            if has_all:
+                self._last_id = message.id
+            self._kept.found(message)
             self._set_last(message)
             return
-        if self._is_missing_some(message, is_contiguous and before == self._last_id):
+        if self._is_missing_some(message, is_contiguous and has_all):
             self._reset("entries of the log were removed or lost before they were received")
         self._is_after_local = self._is_fill_refused = False
         self._set_received(message.id)
-        self._keep(message)
+        self._kept.add(message)
         self._set_last(message)
-        if self._tail is not None:
-            self._has_delivered = True
-            self._add_to_tail(self._tail, Incoming(message.payload, self._schema, message.cursors))
-        elif self._is_skipping:
-            pass
+        if self._tail is not None or self._is_skipping:
+            self._pass(Incoming(message.payload, self._schema, message.cursors))
         elif not message.payload:
             self.ended = True
         elif self._schema is _GONE:
@@ -492,18 +550,23 @@ class LogFollower:
         else:
             self._deliver_new(message.payload, message.cursors)
 
-    def _add_to_tail(self, tail: deque[Incoming], message: Incoming) -> None:
-        """Keep a message for `joined`, without the rows that the log had before: an entry that was
-        written again after a loss may come after later ones."""
+    def _pass(self, message: Incoming) -> None:
+        """Count a message as delivered, and keep it for `joined`, if that is still to come, without
+        the rows that the log had before: an entry that was written again after a loss may come
+        after later ones."""
+        self._has_delivered = True
         fresh = _rows_after(self._cursors, message)
         if fresh is None:
             return
-        if _is_apart(self._cursors, message.cursors) or message.schema is _GONE:
-            tail.clear()
+        has_rows = bool(message.payload) and message.schema is not _GONE
+        if self._tail is not None:
+            if _is_apart(self._cursors, message.cursors) or message.schema is _GONE:
+                self._tail.clear()
+            if has_rows:
+                self._tail.append(fresh)
         self._cursors = message.cursors or self._cursors
-        if message.payload and message.schema is not _GONE:
-            tail.append(fresh)
-            self.delivered = fresh if message.cursors else self.delivered
+        if has_rows and message.cursors:
+            self.delivered = fresh
 
     def _lacks_rows_before(self, message: ChannelMessage, is_contiguous: bool) -> bool:
         """Whether rows before a message are missing that the source may have."""
@@ -546,13 +609,6 @@ class LogFollower:
         if id.run not in self._received and len(self._received) >= _RUNS:
             del self._received[next(iter(self._received))]
         self._received[id.run] = id.number
-
-    def _keep(self, message: ChannelMessage) -> None:
-        size = len(message.payload)
-        self._kept.append((message, size))
-        self._kept_bytes += size
-        while len(self._kept) > _KEPT or (self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1):
-            self._kept_bytes -= self._kept.pop(0)[1]
 
     # -- schemas ---------------------------------------------------------------------------------
 

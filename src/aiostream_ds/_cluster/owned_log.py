@@ -44,17 +44,26 @@ class OwnedLog:
             if follower.term != channel.term:
                 channel.fenced()
                 return False
-            try:
-                for message in follower.lost_messages():
-                    await self._append(follower.again(message))
+            lost = follower.lost_messages()
+            if not lost:
                 follower.regressed = False
                 return True
+            try:
+                await self._append_again(lost[0])
             except Fenced:
                 channel.fenced()
                 return False
             except LogLost:
                 if not await self._take_again():
                     return False
+
+    async def _append_again(self, message: ChannelMessage) -> None:
+        """Append a lost message. Raises as `_append`."""
+        try:
+            await self._append(self._channel.follower.again(message))
+        except EntryTooLarge:  # with its schema
+            self._channel.node.counters.too_large += 1
+            self._channel.follower.skipped(message)
 
     async def _take_again(self) -> bool:
         """The engine has lost entries: begin a new term."""

@@ -10,8 +10,9 @@ import anyio
 from aiostream_ds._cluster.call_limits import CallSlots, JoinTurns
 from aiostream_ds._cluster.engine import Engine, EngineError, Entry, EntryId, Ownership
 from aiostream_ds._cluster.entries import EntryCodec, TermStart
-from aiostream_ds._cluster.follower import LogFollower, SchemaRead, SourceRead
+from aiostream_ds._cluster.follower import LogFollower
 from aiostream_ds._cluster.lease import Lease
+from aiostream_ds._cluster.log_requests import SchemaRead, SourceRead
 from aiostream_ds._cluster.node_options import NodeCounters, NodeOptions
 from aiostream_ds._cluster.position_check import PositionCheck
 from aiostream_ds._cluster.sharing import Incoming, Role, Sink, UpstreamSource

@@ -1,0 +1,25 @@
+"""What a `LogFollower` has to read before it accepts events again."""
+
+from typing import NamedTuple
+
+from aiostream_ds._cluster.engine import EntryId
+
+__all__ = ["LogRead", "SchemaRead", "SourceRead"]
+
+
+class LogRead(NamedTuple):
+    """`Engine.read` is needed."""
+
+    after: EntryId
+    limit: int
+
+
+class SchemaRead(NamedTuple):
+    """`Engine.schema` is needed."""
+
+
+class SourceRead(NamedTuple):
+    """The log lacks rows that subscribers have not received: the source has to be read from the
+    last message that was delivered to this cursor, for this node only."""
+
+    until: int

@@ -181,10 +181,9 @@ class Participation:
                 if self.node.degraded:
                     raise EngineAway(self.node.degraded)
                 began = min(anyio.current_time(), began)
-                with anyio.fail_after(self.node.lease.seconds):
-                    return await call(*arguments)
-            except (EngineError, TimeoutError) as error:
-                reason = str(error) or "no answer in time"
+                return await self.attempt(call, *arguments)
+            except EngineError as error:
+                reason = str(error)
             finally:
                 slot.end()
             delay = await self._pause_after(reason, began, delay)
@@ -196,11 +195,19 @@ class Participation:
         began, delay = anyio.current_time(), RETRY
         while True:
             try:
-                with anyio.fail_after(self.node.lease.seconds):
-                    return await call(*arguments)
-            except (EngineError, TimeoutError) as error:
-                reason = str(error) or "no answer in time"
-            delay = await self._pause_after(reason, began, delay)
+                return await self.attempt(call, *arguments)
+            except EngineError as error:
+                delay = await self._pause_after(str(error), began, delay)
+
+    async def attempt(
+        self, call: Callable[[*_Args], Awaitable[_Result]], *arguments: *_Args
+    ) -> _Result:
+        """A call, once. Raises EngineError with the reason, also without an answer in time."""
+        try:
+            with anyio.fail_after(self.node.lease.seconds):
+                return await call(*arguments)
+        except (EngineError, TimeoutError) as error:
+            raise EngineError(str(error) or "no answer in time") from error
 
     async def _pause_after(self, reason: str, began: float, delay: float) -> float:
         """After a call that has failed; returns the next pause. Raises EngineAway."""

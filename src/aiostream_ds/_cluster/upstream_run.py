@@ -153,11 +153,10 @@ class UpstreamRun:
         if channel.away and not channel.node.degraded:
             slot = await channel.node.calls.begin()
             try:
-                with anyio.fail_after(channel.node.lease.seconds):
-                    await channel.engine.schema(channel.name)  # costs little
+                await channel.attempt(channel.engine.schema, channel.name)  # costs little
                 channel.away = ""
-            except (EngineError, TimeoutError) as error:
-                channel.away = str(error) or "no answer in time"
+            except EngineError as error:
+                channel.away = str(error)
             finally:
                 slot.end()
         elif channel.away:

@@ -173,6 +173,14 @@ async def test_the_context_of_the_last_call_does_not_keep_its_instance(journal):
         assert await instances.get(old) is not second
 
 
+async def test_stopping_does_not_search_all_contexts_for_each_data_source(journal):
+    searched = []
+    async with serve_in_memory(data_source(journal)) as grafana:
+        await grafana.health()
+        grafana.plugin.instances.forget_contexts = searched.append
+    assert journal.events == ["open one", "close one"] and not searched
+
+
 async def test_of_two_quick_saves_the_later_wins_in_any_order_of_opening(journal):
     journal.gate = asyncio.Event()
     async with serve_in_memory(data_source(journal)) as grafana:

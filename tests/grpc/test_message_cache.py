@@ -150,7 +150,7 @@ def test_a_truncated_context_is_rejected_when_the_whole_one_is_kept() -> None:
 
 
 def test_what_is_kept_is_bounded_in_messages_and_bytes() -> None:
-    parse = CachingMessageDecoder(pb.PluginContext)
+    parse = CachingMessageDecoder(pb.PluginContext, items=256)
     for number in range(600):
         parse(encoded(login=f"user {number}"))
         assert kept(parse) <= 256
@@ -158,9 +158,61 @@ def test_what_is_kept_is_bounded_in_messages_and_bytes() -> None:
     large = {"GF_X": "x" * 60_000}
     for number in range(200):
         parse(encoded(large, login=f"user {number}"))
-        assert kept(parse) * 60_000 <= 4 * 1024 * 1024
+        assert kept(parse) * 60_000 <= 8 * 1024 * 1024
+    assert kept(parse) > 130
     data = encoded({"GF_X": "x" * 70_000})
     assert parse(data) == parse(data) and parse(data) is not parse(data)
+
+
+def test_the_context_that_was_not_used_for_longest_is_dropped_first() -> None:
+    parse = CachingMessageDecoder(pb.PluginContext, items=300)
+    first = [parse(encoded(login=f"user {number}")) for number in range(300)]
+    used = first[0], first[150]
+    assert parse(encoded(login="user 0")) is first[0]
+    assert parse(encoded(login="user 150")) is first[150]
+    for number in range(300, 598):
+        parse(encoded(login=f"user {number}"))
+    left = [each.message for each in parse.kept()]
+    assert len(left) == 300 and left[:2] == list(used)
+    assert parse(encoded(login="user 0")) is first[0]
+    assert parse(encoded(login="user 1")) is not first[1]
+
+
+def test_the_contexts_of_a_thousand_viewers_are_kept_together() -> None:
+    order = random.Random(4)
+    parse = CachingMessageDecoder(pb.PluginContext)
+    logins = [f"viewer {number}" for number in range(1000)]
+    first = [parse(encoded(login=login)) for login in logins]
+    for login, seen in zip(logins, first, strict=True):
+        assert parse(encoded(shuffled(CONFIG, order), login=login)) is seen
+
+
+def test_contexts_of_two_viewers_share_what_is_equal() -> None:
+    parse = CachingMessageDecoder(pb.PluginContext)
+    one, two = parse(encoded(login="ada")), parse(encoded(login="bob"))
+    other = parse(encoded(login="eve", updated=1_700_000_000_001))
+    assert two.data_source_instance_settings is one.data_source_instance_settings
+    assert other.grafana_config is two.grafana_config is one.grafana_config
+    expected = pb.PluginContext.parse(encoded(login="eve", updated=1_700_000_000_001))
+    assert other == expected and two == pb.PluginContext.parse(encoded(login="bob"))
+    first, second = (tuple(each._long_runs) for each in list(parse.kept())[:2])
+    assert first and first[0].entries is second[0].entries
+
+
+def test_few_messages_that_begin_alike_are_kept() -> None:
+    parse = CachingMessageDecoder(pb.PluginContext)
+    for number in range(100):
+        parse(encoded({**CONFIG, "GF_SQL_ROW_LIMIT": f"{number:07}"}))
+    values = [each.message.grafana_config["GF_SQL_ROW_LIMIT"] for each in parse.kept()]
+    assert values == [f"{number:07}" for number in range(84, 100)]
+
+
+def test_what_is_dropped_leaves_nothing() -> None:
+    parse = CachingMessageDecoder(pb.PluginContext, items=10)
+    for number in range(30):
+        parse(encoded(login=f"user {number}" * (number % 3 + 1)))
+    parse.forget(lambda _: True)
+    assert not parse._found and not parse._bytes and kept(parse) == 0
 
 
 def test_a_forgotten_context_leaves_nothing_and_others_stay() -> None:

@@ -511,6 +511,8 @@ class Instances:
 
     def _forget_unused(self, key: InstanceKey) -> None:
         """Drop the decoded contexts of a data source whose settings are not the current ones."""
+        if self._closing.is_set():
+            return  # all go, and a search for each of a thousand data sources would take seconds
         current = self._current.get(key)
         used = None if current is None else current._content
 

@@ -6,6 +6,7 @@ the runs of map entries, each of which has the same entries in another order.
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import permutations
@@ -20,9 +21,12 @@ __all__ = ["CachingMessageDecoder"]
 
 T = TypeVar("T", bound=betterproto2.Message)
 
-_ITEMS, _ITEM_BYTES, _BYTES = 256, 64 * 1024, 4 * 1024 * 1024
-"""How many messages of a class are kept, how large each may be, and how large all together."""
+_ITEMS, _ITEM_BYTES, _BYTES = 4096, 64 * 1024, 8 * 1024 * 1024
+"""How many messages of a class are kept, how large each may be, and how large all together. Each
+viewer of each data source has a context of its own, of some 2 KB."""
 
+_ALIKE = 16
+"""Kept messages of the same length and start: those in use are compared one after the other."""
 
 _ORDERS_BYTES = 4096
 """Bytes of all orders of a run of map entries up to which all are kept: for some secrets."""
@@ -33,21 +37,24 @@ _Split = Callable[[bytes, int, int], list[bytes]]
 class CachingMessageDecoder(Generic[T]):
     """A function that decodes `kind` and returns the same object for the same message, in whatever
     order its map entries are. Every byte is compared with those of the kept message. Do not change
-    that object."""
+    that object. At most `items` messages are kept, those that were used last."""
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: type[T], items: int = _ITEMS) -> None:
         self._parse = Decoder(kind).parse
         self._maps = _Maps(kind)
+        self._items = items
         # by the length of a message: how long its start is, and by that start what is kept
-        self._kept: dict[int, dict[int, dict[bytes, list[_Kept]]]] = {}
-        self._items = self._bytes = 0
+        self._found: dict[int, dict[int, dict[bytes, list[_Kept]]]] = {}
+        self._kept: OrderedDict[_Kept, None] = OrderedDict()  # the one used last is the last
+        self._bytes = 0
 
     def __call__(self, data: bytes) -> T:
-        by_size = self._kept.get(len(data))
+        by_size = self._found.get(len(data))
         if by_size is not None:
             for size, by_start in by_size.items():  # of contexts nearly always one
                 for kept in by_start.get(data[:size], ()):
                     if kept.is_of(data):
+                        self._kept.move_to_end(kept)
                         found: T = kept.message
                         return found
         message = self._parse(data)
@@ -57,29 +64,39 @@ class CachingMessageDecoder(Generic[T]):
 
     def forget(self, is_unused: Callable[[T], bool]) -> None:
         """Drop the messages, and their bytes, for which this is true."""
-        used = [kept for kept in self.kept() if not is_unused(kept.message)]
-        self._clear()
-        for kept in used:
-            self._keep(kept)
+        for kept in [each for each in self._kept if is_unused(each.message)]:
+            self._drop(kept)
 
     def kept(self) -> "Iterator[_Kept]":
-        """What is kept of each message."""
-        for by_size in self._kept.values():
-            for by_start in by_size.values():
-                for several in by_start.values():
-                    yield from several
+        """What is kept of each message, in the order of their last use."""
+        return iter(self._kept)
 
     def _keep(self, kept: "_Kept") -> None:
-        if self._items >= _ITEMS or self._bytes + kept.size > _BYTES:
-            self._clear()
-        self._items += 1
+        if self._kept:
+            kept.share(next(reversed(self._kept)))
+        by_start = self._found.setdefault(kept.size, {}).setdefault(len(kept.start), {})
+        alike = by_start.setdefault(kept.start, [])
+        alike.append(kept)
+        self._kept[kept] = None
         self._bytes += kept.size
-        by_start = self._kept.setdefault(kept.size, {}).setdefault(len(kept.start), {})
-        by_start.setdefault(kept.start, []).append(kept)
+        if len(alike) > _ALIKE:
+            self._drop(alike[0])
+        while len(self._kept) > self._items or self._bytes > _BYTES:
+            self._drop(next(iter(self._kept)))
 
-    def _clear(self) -> None:
-        self._kept.clear()
-        self._items = self._bytes = 0
+    def _drop(self, kept: "_Kept") -> None:
+        del self._kept[kept]
+        self._bytes -= kept.size
+        by_size = self._found[kept.size]
+        by_start = by_size[len(kept.start)]
+        alike = by_start[kept.start]
+        alike.remove(kept)
+        if not alike:
+            del by_start[kept.start]
+        if not by_start:
+            del by_size[len(kept.start)]
+        if not by_size:
+            del self._found[kept.size]
 
 
 class _Run(NamedTuple):
@@ -104,14 +121,29 @@ class _Kept:
         texts = [(end, data[end:begin]) for end, begin in zip(ends, begins, strict=True)]
         self.start = texts[0][1]
         self._texts = texts[1:]
-        self._short_runs: list[tuple[int, int, frozenset[bytes]]] = []
+        self._short_runs: list[_ShortRun] = []
         self._long_runs: list[_LongRun] = []
         for begin, end, entries in runs:
             if factorial(min(len(entries), 9)) * (end - begin) > _ORDERS_BYTES:
                 self._long_runs.append(_LongRun(begin, end, entries))
             else:
                 orders = frozenset(map(b"".join, permutations(entries)))
-                self._short_runs.append((begin, end, orders))
+                self._short_runs.append(_ShortRun(begin, end, orders))
+
+    def share(self, other: "_Kept") -> None:
+        """Refer to what is equal in the other one: of two contexts mostly all but the user."""
+        values = self.message.__dict__
+        for name, value in other.message.__dict__.items():
+            if values[name] == value:
+                values[name] = value
+        for index, (run, theirs) in enumerate(
+            zip(self._short_runs, other._short_runs, strict=False)
+        ):
+            if run.orders == theirs.orders:
+                self._short_runs[index] = run._replace(orders=theirs.orders)
+        for long_run, long_theirs in zip(self._long_runs, other._long_runs, strict=False):
+            if long_run.entries == long_theirs.entries:
+                long_run.entries = long_theirs.entries
 
     def is_of(self, data: bytes) -> bool:
         """Whether data of the same size, with the same start, is an encoding of the message."""
@@ -127,23 +159,31 @@ class _Kept:
         return True
 
 
+class _ShortRun(NamedTuple):
+    """A run with all its orders."""
+
+    begin: int
+    end: int
+    orders: frozenset[bytes]
+
+
 class _LongRun:
     """A run with too many orders to keep them."""
 
-    __slots__ = ("_begin", "_end", "_entries", "_split")
+    __slots__ = ("_begin", "_end", "_split", "entries")
 
     def __init__(self, begin: int, end: int, entries: list[bytes]) -> None:
         self._begin, self._end = begin, end
-        self._entries = sorted(entries)
+        self.entries = sorted(entries)
         self._split: _Split | None = None
 
     def is_of(self, data: bytes) -> bool:
         """Whether the bytes at the place of the run are its entries, in whatever order."""
         split = self._split
         if split is None:  # now: many messages come once
-            split = self._split = _splitter(frozenset(map(_header_of, self._entries)))
+            split = self._split = _splitter(frozenset(map(_header_of, self.entries)))
         # equal lists have as many bytes as the run: then nothing was left out
-        return sorted(split(data, self._begin, self._end)) == self._entries
+        return sorted(split(data, self._begin, self._end)) == self.entries
 
 
 class _Maps:

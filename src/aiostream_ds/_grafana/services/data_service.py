@@ -39,7 +39,7 @@ class DataService(Service):
     @cached_property
     def _decode_query(self) -> Callable[[bytes], pb.DataQuery]:
         # the panels of a dashboard ask for one range
-        ranges = CachingMessageDecoder(pb.TimeRange)
+        ranges = CachingMessageDecoder(pb.TimeRange, items=256)
         return Decoder(pb.DataQuery, {**self._decoders, pb.TimeRange: ranges}).parse
 
     def methods(self) -> Mapping[str, Method]:

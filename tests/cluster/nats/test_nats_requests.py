@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiostream_ds._cluster.engine import START, Appended, Reconnected
+from aiostream_ds._cluster.engine import START, Appended, EntryId, Reconnected
 from aiostream_ds._cluster.nats.nats_client import NatsClient
 from tests.cluster.nats.engines import Writer, engine, next_event
 
@@ -63,6 +63,65 @@ async def test_channels_that_were_watched_are_taken_without_a_question_for_their
         assert requests["log"] == len(NAMES)
         assert requests["DIRECT.GET"] <= 3  # the leases
         assert await b.schema(NAMES[0]) == b"schema"
+
+
+async def test_a_node_joins_long_logs_with_few_requests(nats, monkeypatch):
+    async with engine(nats, "a") as a, engine(nats, "b") as b:
+        writers = [Writer(a, name, "a") for name in NAMES]
+        for writer in writers:
+            await writer.take()
+        for number in range(150):
+            schema = None if number else b"schema"
+            await asyncio.gather(*(writer.write(1, schema) for writer in writers))
+
+        async def join(writer: Writer) -> None:
+            await b.watch(writer.channel)
+            taken = await b.take(writer.channel, "b", b"x")
+            assert not taken.taken and taken.last == writer.last
+            after = EntryId(taken.last.term, taken.last.number - 101)
+            page = await b.read(writer.channel, after, 256)
+            assert list(page.entries) == writer.written[-101:] and page.last == writer.last
+            assert await b.schema(writer.channel) == b"schema"
+
+        with counted(monkeypatch) as requests:
+            await asyncio.gather(*map(join, writers))
+        # of each: the last message, a page, the message with the schema; together: the leases
+        assert requests["DIRECT.GET"] <= 3 * len(NAMES) + 10
+
+
+async def test_a_node_that_joins_does_not_miss_what_comes_after_its_first_question(nats):
+    async with engine(nats, "a") as a, engine(nats, "b") as b:
+        writer = Writer(a, "c", "a")
+        await writer.take()
+        await writer.write(3)
+        assert (await b.take("c", "b", b"x")).last == writer.last
+        await writer.write()
+        assert (await b.read("c", START, 10)).last == writer.last  # nothing was watched
+        await b.watch("c")
+        assert (await b.take("c", "b", b"x")).last == writer.last
+        await writer.write()
+        await heard(b, 1)
+        assert (await b.read("c", START, 10)).last == writer.last
+        assert (await b.read("c", writer.written[-2].id, 10)).last == writer.last
+
+
+@pytest.mark.parametrize("burst", [0, 40, 110])
+async def test_a_place_in_a_log_that_was_written_in_bursts_is_found(nats, burst):
+    async with engine(nats, "a") as a, engine(nats, "b") as b:
+        others = [Writer(a, f"other-{number}", "a") for number in range(10)]
+        writer = Writer(a, "c", "a")
+        for each in (*others, writer):
+            await each.take()
+        await writer.write(burst)
+        for _ in range(40):
+            await writer.write()
+            await asyncio.gather(*(each.write() for each in others))
+        await writer.write(burst)
+        for entry in writer.written[::7]:
+            page = await b.read("c", entry.id, 9)
+            start = entry.id.number
+            assert list(page.entries) == writer.written[start : start + 9]
+            b._logs.forget()
 
 
 async def test_a_channel_is_not_taken_after_a_message_that_is_not_the_last_one(nats):

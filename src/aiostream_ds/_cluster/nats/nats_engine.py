@@ -174,6 +174,7 @@ class NatsEngine:
             if is_new:
                 await self.unwatch(channel)
             raise
+        self._logs.watched(channel)
 
     async def _reach_servers(self) -> None:
         """Wait until the servers have all subscriptions that were made before. Many channels that

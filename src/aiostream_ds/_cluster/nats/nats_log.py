@@ -35,7 +35,13 @@ from aiostream_ds._cluster.nats.nats_jetstream import (
     StoredMessage,
 )
 from aiostream_ds._cluster.nats.nats_subjects import Subjects
-from aiostream_ds._cluster.nats.nats_tails import KnownSequences, Tail, Tails, tail_after
+from aiostream_ds._cluster.nats.nats_tails import (
+    KnownSequences,
+    LastMessages,
+    Tail,
+    Tails,
+    tail_after,
+)
 
 __all__ = ["ChannelLogs"]
 
@@ -82,6 +88,8 @@ class ChannelLogs:
         self._timeout = timeout
         self._tails = Tails()  # of the channels that this node owns
         self._ends = Tails()  # of those that it watches
+        self._lasts = LastMessages()
+        self._watched: set[str] = set()
         self._sequences = KnownSequences()
         self._highest = 0
 
@@ -107,6 +115,7 @@ class ChannelLogs:
                 if last.node not in alive:
                     alive = await self._valid_nodes()
                 if last.node in alive:
+                    self._remember_last(channel, last, connection)
                     return Ownership(last.node, last.id.term, False, last.id)
             schema = await self._schema_of(last)
             if last is not None and last.node == node:
@@ -119,6 +128,12 @@ class ChannelLogs:
                 return await self._take_after(channel, node, payload, tail)
             except NotExpected:  # another node was faster
                 self._check_time(channel, started)
+
+    def _remember_last(self, channel: str, last: LogMessage, connection: int) -> None:
+        """The next read need not ask for it, if later messages are seen."""
+        end = self._ends.get(channel, connection)
+        if channel in self._watched and (end is None or end.sequence <= last.sequence):
+            self._lasts.set(channel, last, connection, self._time())
 
     async def _take_after(self, channel: str, node: str, payload: bytes, tail: Tail) -> Ownership:
         """Begin a term after the end of the log.
@@ -236,6 +251,7 @@ class ChannelLogs:
             raise
         kept = message.schema or tail.schema
         stored = message._replace(sequence=sequence)
+        self._lasts.remove(channel)
         self._tails.set(channel, tail_after(stored, kept, tail.connection))
         if sequence > highest:
             self._highest = max(self._highest, sequence)
@@ -277,23 +293,33 @@ class ChannelLogs:
 
     async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
         """See `Engine.read`."""
-        last = await self._last(channel)
+        last = self._lasts.get(channel, self._jetstream.connection_number, self._time())
+        if last is None or last.id <= after:
+            last = await self._last(channel)
         if last is None:
             return LogPage([], START, False)
         if last.id <= after:
             return LogPage([], last.id, False)
-        start = 1 if after == START else await self._sequence_after(channel, after, last)
-        entries = await self._entries_from(channel, start, after, limit, last)
+        entries = None
+        guess = self._likely_sequence(channel, after, last)
+        if guess is not None:
+            start, spare = guess
+            entries = await self._entries_from(channel, start, after, limit, last, spare)
+        if entries is None:
+            start = 1 if after == START else await self._sequence_after(channel, after, last)
+            entries = await self._entries_from(channel, start, after, limit, last) or []
         return LogPage(entries, last.id, bool(entries) and entries[0].previous > after)
 
     async def schema(self, channel: str) -> bytes | None:
         """See `Engine.schema`."""
-        return await self._schema_of(await self._last(channel))
+        last = self._lasts.get(channel, self._jetstream.connection_number, self._time())
+        return await self._schema_of(last or await self._last(channel))
 
     def forget(self) -> None:
         """The server may have lost messages: look before the next append."""
         self._tails.clear()
         self._ends.clear()
+        self._lasts.clear()
         self._sequences.clear()
 
     def saw(self, channel: str, message: LogMessage) -> None:
@@ -301,37 +327,56 @@ class ChannelLogs:
         taken without a question for the end of its log."""
         connection = self._jetstream.connection_number
         self._highest = max(self._highest, message.sequence)
+        self._lasts.remove(channel)
         if message.node:
             self._sequences.add(channel, message.id, message.sequence)
         own = self._tails.get(channel, connection)
         if own is None or own.node != message.node:
             self._ends.set(channel, tail_after(message, message.schema, connection))
 
+    def watched(self, channel: str) -> None:
+        """All later messages of the channel are seen."""
+        self._watched.add(channel)
+
     def unwatched(self, channel: str) -> None:
         """Messages of the channel are not seen any more."""
+        self._watched.discard(channel)
         self._ends.remove(channel)
+        self._lasts.remove(channel)
 
     async def _entries_from(
-        self, channel: str, start: int, after: EntryId, limit: int, last: LogMessage
-    ) -> list[Entry]:
+        self,
+        channel: str,
+        start: int,
+        after: EntryId,
+        limit: int,
+        last: LogMessage,
+        spare: int | None = None,
+    ) -> list[Entry] | None:
         """Entries from a sequence on, up to the last one that is known to be there, or to
-        `READ_BYTES`."""
+        `READ_BYTES`. With `spare` the sequence is a guess, too low by so many messages. None: it is
+        too high, or lower by more than that."""
         stream, subject = self._subjects.log_stream, self._subjects.log_of(channel)
         entries: list[Entry] = []
         size = 0
         started = self._time()
         while len(entries) < limit and size < READ_BYTES and start <= last.sequence:
-            count = min(limit - len(entries) + 1, _BATCH)  # one may be a resignation
+            # one may be a resignation, and one that of `after`
+            count = min(limit - len(entries) + 2 + 2 * (spare or 0), _BATCH)
             page = await self._jetstream.page(stream, subject, start, count)
             for stored in page:
                 start = stored.sequence + 1
                 message = _decoded(stored)
                 # a message of an older term, after a loss of writes, is not an entry
                 if message is not None and message.node and message.id > after:
+                    if spare is not None and not entries and message.previous > after:
+                        return None  # there may be others before it
                     after = message.id
                     entries.append(message.entry)
                     size += len(message.payload)
                     self._sequences.add(channel, message.id, message.sequence)
+            if spare is not None and not entries:
+                return None
             if not page:
                 if await self._message(last.sequence) is None:
                     break  # removed meanwhile
@@ -340,17 +385,27 @@ class ChannelLogs:
                 await asyncio.sleep(_LAG)
         return entries[:limit]
 
+    def _likely_sequence(
+        self, channel: str, after: EntryId, last: LogMessage
+    ) -> tuple[int, int] | None:
+        """A sequence that is probably not above that of an id, and by how many messages of the
+        channel it may be below. It was seen lately, or there were as many messages of other
+        channels between any two of its term."""
+        known = self._sequences.get(channel, after)
+        if known is not None and known <= last.sequence:
+            return known, 0
+        if after.term != last.id.term or not last.first:
+            return None
+        spare = max((last.id.number - after.number) // 4, _NEAR)
+        number = max(after.number - spare, 0)
+        return last.first + (last.sequence - last.first) * number // last.id.number, spare
+
     async def _sequence_after(self, channel: str, after: EntryId, last: LogMessage) -> int:
         """A sequence from which all messages after an id follow, and few before it.
 
-        Sequences are those of the stream, with other channels between. If the message was not seen
-        lately, it is searched for, in the last term if it is of that.
+        Sequences are those of the stream, with other channels between. The message is searched for,
+        in the last term if it is of that.
         """
-        known = self._sequences.get(channel, after)
-        if known is not None and known <= last.sequence:
-            found = await self._message(known)
-            if found is not None and found.id == after:
-                return known + 1
         start = await self._start_of_term(last)
         if start is None:
             return await self._search(channel, after, EntryId(0, 0), 1, last)

@@ -6,9 +6,11 @@ from typing import NamedTuple
 from aiostream_ds._cluster.engine import START, EntryId
 from aiostream_ds._cluster.nats.nats_entries import LogMessage, SchemaPlace
 
-__all__ = ["KnownSequences", "Tail", "Tails", "tail_after"]
+__all__ = ["KnownSequences", "LastMessages", "Tail", "Tails", "tail_after"]
 
 _SEQUENCES = 50_000
+_FRESH = 0.5
+"""Seconds for which the last message of a log needs not be asked for again."""
 
 
 class Tail(NamedTuple):
@@ -78,3 +80,29 @@ class KnownSequences:
 
     def clear(self) -> None:
         self._sequences.clear()
+
+
+class LastMessages:
+    """The last messages of logs, as `take` has just read them: who joins a channel reads its log
+    and its schema next. Only of channels that are watched, so that later messages are seen."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[str, tuple[LogMessage, int, float]] = OrderedDict()
+
+    def get(self, channel: str, connection: int, now: float) -> LogMessage | None:
+        """The last message, if it was read lately on this connection."""
+        found, known, since = self._found.get(channel, (None, 0, 0.0))
+        return found if known == connection and now - since < _FRESH else None
+
+    def set(self, channel: str, message: LogMessage, connection: int, now: float) -> None:
+        self._found[channel] = message, connection, now
+        self._found.move_to_end(channel)
+        while now - next(iter(self._found.values()))[2] >= _FRESH:
+            self._found.popitem(last=False)
+
+    def remove(self, channel: str) -> None:
+        """There is a later one, or the channel is not watched."""
+        self._found.pop(channel, None)
+
+    def clear(self) -> None:
+        self._found.clear()

@@ -580,6 +580,7 @@ class History:
         members = self.members(channel)
         owners = [p for p, m in members if m.role is Role.OWNER and m.term and not p.is_stopped]
         sure = [p for p in owners if p.node.lease.may_write and not self.server.was_ended(p.name)]
+        sure = [p for p in sure if not p.engine.is_cut]  # one that is cannot hear of the next one
         if self.has_lost or len(sure) < 2:
             self.with_two[channel] = now
         elif now - self.with_two.get(channel, now) > UNTIL_HEARD:

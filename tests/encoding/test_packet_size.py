@@ -13,6 +13,7 @@ from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._encoding.cursor_kinds import cursor_kind
 from aiostream_ds._encoding.packet_size import encode_rows
 from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._encoding.row_layout import RowLayout
 from aiostream_ds._encoding.status_column import StatusEncoder
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._telemetry import Counters
@@ -46,6 +47,38 @@ KINDS = {
     ],
 }
 EACH_KIND = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+
+
+class Text(Row):
+    time: datetime
+    text: str
+
+
+def test_blocks_of_two_classes_are_sent_in_order_and_a_large_one_is_encoded_once_as_a_whole(
+    monkeypatch,
+):
+    encoded = []
+    data = RowLayout.data
+
+    def count(layout, values, rows, stamps=None):
+        encoded.append(rows)
+        return data(layout, values, rows, stamps)
+
+    monkeypatch.setattr(RowLayout, "data", count)
+    large = "x" * (2 * PACKET_BYTES // 500)
+    blocks = [
+        Line.from_columns(time=np.arange(100), n=np.arange(100)),
+        Text.from_columns(time=TIMES[:500], text=[large] * 500),
+        Text.from_columns(time=TIMES[:100], text=["a"] * 100),
+        Line.from_columns(time=np.arange(200), n=np.arange(200)),
+    ]
+    packets = RowEncoder().encode(blocks)
+    assert encoded.count(500) == 1  # to find the size of a row
+    rows = [packet.rows for packet in packets]
+    assert (rows[0], rows[-2:], sum(rows[1:-2])) == (100, [100, 200], 500) and len(rows) > 5
+    texts = {packet.schema.fingerprint for packet in packets[1:-1]}
+    assert len(texts) == 1 and packets[0].schema is packets[-1].schema
+    assert packets[0].schema.fingerprint not in texts
 
 
 @EACH_KIND

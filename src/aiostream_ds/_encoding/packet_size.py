@@ -20,13 +20,16 @@ _GROWTH = 2
 """A packet has at most this many times the rows of the one before: the next may be larger."""
 
 
-def encode_rows(rows: int, encode: Callable[[int, int], Packet]) -> list[Packet]:
+def encode_rows(
+    rows: int, encode: Callable[[int, int], Packet], whole: Packet | None = None
+) -> list[Packet]:
     """The packets of so many rows, none above PACKET_BYTES unless it has one row.
 
-    `encode(start, stop)` encodes a part of the rows. Raises FrameError for a row above ROW_BYTES.
+    `encode(start, stop)` encodes a part of the rows. `whole` has all of them, if they are encoded
+    already. Raises FrameError for a row above ROW_BYTES.
     """
     if rows <= BATCH_ROWS:
-        packet = encode(0, rows)
+        packet = whole or encode(0, rows)
         if len(packet.data) <= PACKET_BYTES or rows == 1:
             return [_checked(packet)]
         return _cut(rows, _rows_that_fit(packet), encode)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from aiostream_ds._channels.policy import SchemaPolicy
+from aiostream_ds._channels.policy import BATCH_ROWS, PACKET_BYTES, SchemaPolicy
 from aiostream_ds._channels.status import Status, status_packet
 from aiostream_ds._encoding.field_names import disambiguate_fields
 from aiostream_ds._encoding.hidden_columns import hide_fields
@@ -357,11 +357,23 @@ class RowEncoder:
             if packets:
                 return packets
         packets = []
+        kind = blocks[0].kind
+        layout = self._layout(kind)
         if not self._time_check.is_done:
-            self._check_times((self._layout(blocks[0].kind), blocks[0].values, blocks[0].rows))
+            self._check_times((layout, blocks[0].values, blocks[0].rows))
         for block in blocks:
-            layout = self._layout(block.kind)
-            packets += _table_packets(layout, block.values, block.rows)
+            if block.kind is not kind:
+                kind = block.kind
+                layout = self._layout(kind)
+            values, rows = block.values, block.rows
+            if rows > BATCH_ROWS:
+                packets += _table_packets(layout, values, rows)
+                continue
+            packet = Packet(layout.schema, layout.data(values, rows), rows)
+            if len(packet.data) <= PACKET_BYTES:  # in fewer steps than `_table_packets`
+                packets.append(packet)
+            else:
+                packets += _table_packets(layout, values, rows, whole=packet)
         self._last_layout = layout
         return packets
 
@@ -534,7 +546,12 @@ def _notice_of_dropped(reason: str, count: int) -> Notice:
 
 
 def _table_packets(
-    layout: RowLayout, values: list[list[Any]], rows: int, stamps: list[int] | None = None
+    layout: RowLayout,
+    values: list[list[Any]],
+    rows: int,
+    stamps: list[int] | None = None,
+    *,
+    whole: Packet | None = None,
 ) -> list[Packet]:
     if stamps is None and layout.is_stamped:
         stamps = now(rows)
@@ -546,7 +563,7 @@ def _table_packets(
         data = layout.data(part, stop - start, stamps and stamps[start:stop])
         return Packet(layout.schema, data, stop - start)
 
-    return encode_rows(rows, encode)
+    return encode_rows(rows, encode, whole)
 
 
 def _single_rows(rows: list[Any], stamps: list[int] | None) -> tuple[list[Any], list[int] | None]:

@@ -52,6 +52,7 @@ _LIST_TYPES = {
 }
 _PRESENT: dict[FieldType | None, type] = {kind: each for each, kind in _LIST_TYPES.items()}
 _MAX_STRINGS = 1_000
+_FIRST_TIME = -TIME_LIMIT
 _TEXTS = frozenset({str})
 _MAX_FORMATS = 256  # a column of times may hold datetimes or ints
 _N = ord("n")
@@ -104,8 +105,9 @@ def _are_times(values: Any) -> bool:
     """Whether an array's numbers are in the range of times. `min` takes twice as long as argmin."""
     if not len(values):
         return True
-    low, high = values.item(values.argmin()), values.item(values.argmax())
-    return bool(-TIME_LIMIT <= low and high <= TIME_LIMIT)
+    item = values.item
+    found: bool = _FIRST_TIME <= item(values.argmin()) and item(values.argmax()) <= TIME_LIMIT
+    return found
 
 
 def _is_common(values: list[Any], case: _CommonCase) -> bool:
@@ -150,9 +152,9 @@ class CommonCaseWriter:
 
     def data(self, columns: Sequence[Any]) -> bytes | None:
         """The JSON object of equally long columns, as `json.data` writes it. None: not common."""
-        nanos: list[list[int] | None] = []
         if self._array_kinds and self._are_known_arrays(columns):
-            return _write(columns, nanos, 0)
+            return _write(columns, (), 0)
+        nanos: list[list[int] | None] = []
         for values, (exact, low, high, _) in zip(columns, self._cases, strict=True):
             # Most packets have a single row: no function is called for its values here.
             if values.__class__ is not list or len(values) != 1:
@@ -182,7 +184,10 @@ class CommonCaseWriter:
                 return False
         except AttributeError:  # not an array
             return False
-        return all(_are_times(columns[index]) for index in self._times)
+        for index in self._times:  # for each packet: no all() here
+            if not _are_times(columns[index]):
+                return False
+        return True
 
     def many(self, tables: Sequence[Sequence[Any]], *, single: bool = False) -> list[bytes] | None:
         """The same for many small tables that consist of numbers and have several columns.

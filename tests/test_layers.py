@@ -76,6 +76,7 @@ ASYNCIO = {
     "_cluster/nats/shared_call.py",
     "_grafana/application.py",
     "_grafana/followed_rows.py",
+    "_grafana/instance.py",
     "_grafana/instances.py",
     "_grafana/lifespan_task.py",
     "_grpc/call.py",

@@ -496,7 +496,7 @@ async def test_the_log_is_kept_for_a_while_after_its_run(log):
 async def test_a_running_stream_keeps_its_columns_and_epoch_however_many_paths_are_queried(
     monkeypatch,
 ):
-    monkeypatch.setattr("aiostream_ds._grafana.instances.ENCODERS", 10)
+    monkeypatch.setattr("aiostream_ds._grafana.instance.ENCODERS", 10)
 
     class Growing(DataSource):
         @stream("logs/{name}", cursor="n")

@@ -21,7 +21,8 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.channel_counts import CountingObserver
-from aiostream_ds._grafana.instances import Instance, Instances
+from aiostream_ds._grafana.instance import Instance
+from aiostream_ds._grafana.instances import Instances
 from aiostream_ds._grafana.runtime_tasks import runtime_tasks
 from aiostream_ds._grafana.thread_watch import THREADS_CHECK, ThreadWatch
 from aiostream_ds._grpc.message_cache import CachingMessageDecoder

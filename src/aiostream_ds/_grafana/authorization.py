@@ -17,7 +17,7 @@ from aiostream_ds.models import User
 
 if TYPE_CHECKING:
     from aiostream_ds._grafana.channel_request import ChannelRequest
-    from aiostream_ds._grafana.instances import Instance
+    from aiostream_ds._grafana.instance import Instance
     from aiostream_ds._routing.plan import StreamPlan
     from aiostream_ds._telemetry import Counters
     from aiostream_ds.access import Action

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from aiostream_ds._channels.observer import ChannelKey
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._routing.plan import StreamPlan, split_exact
 from aiostream_ds.errors import NotFound
 

@@ -29,7 +29,7 @@ from aiostream_ds._encoding.table_rows import python_values
 from aiostream_ds._frames import json
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._grafana.replay import RowReplay
 from aiostream_ds._grafana.stream_runs import join
 from aiostream_ds._run_scope import RunScope, close_with_run, current_run

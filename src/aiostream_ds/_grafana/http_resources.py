@@ -9,7 +9,7 @@ import msgspec
 
 from aiostream_ds._author_threads import call_method, runs_in_thread, threads_of
 from aiostream_ds._declared_errors import declaring
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._paths import SAFE
 from aiostream_ds._pb import pluginv2 as pb

@@ -1,4 +1,4 @@
-"""Instances: one object per configured data source, replaced when its settings change.
+"""All instances: one object per configured data source, replaced when its settings change.
 
     opening ──▶ open ──▶ retired ──▶ closed        retired: replaced by newer settings, or idle
        └─ failed (every waiting call raises the error; the next call opens it again, when the
@@ -11,30 +11,26 @@ Older settings are never used again, even if the newer ones cannot be opened.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import anyio
 
-from aiostream_ds._author_code import contained, describe
+from aiostream_ds._author_code import contained
 from aiostream_ds._author_threads import threads_of
 from aiostream_ds._background_tasks import BackgroundTasks
-from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
-from aiostream_ds._cluster.channel_names import ChannelIdentity
 from aiostream_ds._declared_errors import declaring, table_of
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.conversion import plugin_context
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._grafana.instance_identity import (
     InstanceKey,
     channel_identity,
     content_of,
-    is_same_source,
     key_of,
-    settings_digest,
     stored_key,
     upstream_settings,
 )
@@ -42,8 +38,6 @@ from aiostream_ds._grafana.lifespan_task import LifespanTask
 from aiostream_ds._grafana.unknown_settings import log_unknown_settings
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._pb import pluginv2 as pb
-from aiostream_ds._routing.plan import StreamPlan
-from aiostream_ds._streams.bug_delays import BugDelays
 from aiostream_ds._telemetry import Counters, use_counters
 from aiostream_ds.datasource import (
     DataSource,
@@ -52,23 +46,11 @@ from aiostream_ds.datasource import (
     create_instance,
     open_lifespan,
 )
-from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, copy_error, unwrap
+from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, unwrap
 from aiostream_ds.models import PluginContext
-from aiostream_ds.settings import Secret, decode_settings
+from aiostream_ds.settings import decode_settings
 
-if TYPE_CHECKING:
-    from aiostream_ds._encoding.row_encoder import RowEncoder
-    from aiostream_ds._grafana.quota import QuotaUsage
-    from aiostream_ds.access import Quota
-
-__all__ = [
-    "CLOSE_GRACE",
-    "IDLE_TIMEOUT",
-    "OPEN_TIMEOUT",
-    "Instance",
-    "InstanceFailed",
-    "Instances",
-]
+__all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "OPEN_TIMEOUT", "Instances"]
 
 log = get_logger(__name__)
 
@@ -80,10 +62,6 @@ CLOSE_GRACE = 5.0
 OPEN_TIMEOUT = 30.0
 """Seconds that a lifespan may take to open. Then the waiting calls fail; the next one retries."""
 
-ENCODERS = 1_000
-"""Paths without a running stream whose encoders an instance keeps; of more, the least recently used
-are evicted."""
-
 CLOSE_TIMEOUT = 30.0
 """Seconds that a lifespan may take to close. Then it is reported and cancelled."""
 
@@ -92,175 +70,6 @@ IDLE_TIMEOUT = 3600.0
 
 _OUTSIDE = ("url", "user", "database", "basic_auth_user")
 """What Grafana keeps for each data source outside of jsonData, by its name in InstanceSettings."""
-
-
-class InstanceFailed(RuntimeError):
-    """A call needs an instance that cannot be opened. Its cause, a bug, has been logged."""
-
-
-class Instance:
-    """An open data source and the state that its streams share."""
-
-    __slots__ = (
-        "_encoders",
-        "_encoders_limit",
-        "_error",
-        "_hidden",
-        "_content",
-        "_quota_usage",
-        "_ready",
-        "_retired",
-        "_task",
-        "_upstream_settings",
-        "closed",
-        "cluster",
-        "delays",
-        "generation",
-        "identity",
-        "kept",
-        "key",
-        "is_not_shared_reported",
-        "sharing_problem",
-        "registry",
-        "source",
-        "updated_ms",
-        "used_at",
-        "uses",
-    )
-
-    def __init__(
-        self, key: InstanceKey, updated_ms: int, generation: int, registry: ChannelRegistry
-    ) -> None:
-        self.key = key
-        self.generation = generation
-        self.updated_ms = updated_ms
-        self.delays = BugDelays()
-        self.kept: Any = None  # a KeptStreams, whose module imports this one
-        self.cluster: Any = None  # a SharedStreams, whose module imports this one
-        self.identity: ChannelIdentity
-        self.sharing_problem = ""  # why there is no cluster
-        self.is_not_shared_reported = False
-        self.source: DataSource[Any]
-        self._upstream_settings: tuple[bytes, str, str, str]
-        self.registry = registry
-        self._quota_usage: QuotaUsage | None = None  # few have a quota
-        self._encoders: OrderedDict[str, RowEncoder] = OrderedDict()
-        self._encoders_limit = ENCODERS
-        self.closed = False
-        self.used_at = 0.0
-        self.uses = 0
-        self._content: tuple[Any, ...] | None = None
-        self._task: LifespanTask
-        self._ready = asyncio.Event()
-        self._retired = asyncio.Event()
-        self._error: BaseException | None = None
-        self._hidden: list[Secret] = []
-
-    @property
-    def settings_digest(self) -> str:
-        """A digest of the settings that select the upstream system: equal on every server."""
-        return settings_digest(*self._upstream_settings)
-
-    @property
-    def is_restricted(self) -> bool:
-        """Whether some users may not read some streams: then nobody gets the list of all paths."""
-        streams = self.source._ds_plan.streams.values()
-        return bool(self.source.allow) or any(
-            stream.options.allow or stream.principal or stream.subscribe for stream in streams
-        )
-
-    def encoder(self, stream: StreamPlan, path: str, counters: Counters) -> "RowEncoder":
-        """The encoder of a path's rows. Its history and its runs share one, so all have the same
-        columns."""
-        encoder = self._encoders.get(path)
-        if encoder is None:
-            options = stream.options
-            common = () if stream.cursor is None else stream.cursor.columns
-            make: Callable[..., RowEncoder] = _row_encoder()
-            if options.status_column is not None:
-                # imported when needed: few streams have a status column
-                from aiostream_ds._encoding.status_column import StatusEncoder
-
-                make = partial(StatusEncoder, options.status_column)
-            schema = self.source._schema_policy(stream.name, options.schema)
-            encoder = make(stream.row, schema, counters, common=common)
-            self._encoders[path] = encoder
-            if len(self._encoders) > self._encoders_limit:
-                self._evict_encoders()
-        else:
-            self._encoders.move_to_end(path)
-        return encoder
-
-    def _evict_encoders(self) -> None:
-        """Keep the encoders of running streams: another one may find other columns, and the rows of
-        exact panels would get another epoch. Of the others keep half as many as before."""
-        running = self.registry.peek
-        idle = [each for each in self._encoders if running(ChannelKey(self.key, each)) is None]
-        for path in idle[: len(idle) - ENCODERS // 2]:
-            del self._encoders[path]
-        kept = len(self._encoders)
-        self._encoders_limit = kept + max(kept, ENCODERS) // 2
-
-    def quota_usage(self, quota: "Quota") -> "QuotaUsage":
-        """The subscriptions that count against this quota."""
-        if self._quota_usage is None:
-            from aiostream_ds._grafana.quota import QuotaUsage
-
-            self._quota_usage = QuotaUsage(quota, self.registry, self.key)
-        self._quota_usage.limit(quota)
-        return self._quota_usage
-
-    @property
-    def is_retired(self) -> bool:
-        """Whether the settings have changed, or the plugin stops: it closes soon."""
-        return self._retired.is_set()
-
-    async def wait_until_retired(self) -> None:
-        """Wait until the settings have changed, or the plugin stops."""
-        await self._retired.wait()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the lifespan has been entered, without an error."""
-        return self._ready.is_set() and self._error is None
-
-    async def wait_until_open(self) -> None:
-        """Wait until the lifespan has been entered. Raises why it cannot be."""
-        if not self._ready.is_set():  # a wait yields to the event loop in any case
-            await self._ready.wait()
-        if self._error is not None:
-            raise _opening_error(self._error)
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """A context manager of a call that may last: the instance is not idle meanwhile."""
-        self.uses += 1
-        try:
-            yield
-        finally:
-            self.uses -= 1
-            self.used_at = asyncio.get_running_loop().time()
-
-    def hide(self, secrets: Iterable[str]) -> None:
-        """Replace these values in logs and messages as long as the instance exists.
-
-        The class may not declare them all, its objects may be gone when an error is answered, and
-        the error of a failed instance is answered until another one replaces it.
-        """
-        self._hidden = [Secret(value) for value in secrets]
-
-    def _retire(self) -> None:
-        """Let an open instance close after the grace; cancel one that is still opening."""
-        self._retired.set()
-        if not self._ready.is_set():
-            self._give_up(UpstreamError("the data source was replaced before it was open"))
-
-    def _give_up(self, error: Exception) -> None:
-        """Fail the calls that wait for the lifespan, and cancel it."""
-        self._error = error
-        self.closed = True
-        self._ready.set()
-        self._task.cancel()
 
 
 class Instances:
@@ -325,7 +134,7 @@ class Instances:
             raise UpstreamError("the plugin is stopping")
         key = key_of(context, settings)
         instance = self._current.get(key)
-        if instance is None or self._is_newer(instance, settings):
+        if instance is None or instance.is_outdated(settings):
             instance = self._open(key, instance, context, settings)
         instance.used_at = asyncio.get_running_loop().time()
         await instance.wait_until_open()
@@ -344,7 +153,7 @@ class Instances:
             if settings is None:
                 return None
             instance = self._current.get(key_of(context, settings))
-            if instance is None or not instance.is_open or self._is_newer(instance, settings):
+            if instance is None or not instance.is_open or instance.is_outdated(settings):
                 return None
             self._recent = context, instance
         config, used = context.grafana_config, instance.source.grafana_config
@@ -352,15 +161,6 @@ class Instances:
             return None
         instance.used_at = self._registry.loop.time()
         return instance
-
-    def _is_newer(self, instance: Instance, settings: pb.DataSourceInstanceSettings) -> bool:
-        """Whether a call with these settings needs another instance than its data source has."""
-        updated = settings.last_updated_ms
-        if instance.updated_ms != updated:
-            return instance.updated_ms < updated
-        if instance._content is not None and instance._content != content_of(settings):
-            return True  # saved twice within the resolution of Grafana's database
-        return instance.closed and instance._task.task.done()
 
     def _open(
         self,
@@ -370,29 +170,24 @@ class Instances:
         settings: pb.DataSourceInstanceSettings,
     ) -> Instance:
         self._generation += 1
-        instance = Instance(key, settings.last_updated_ms, self._generation, self._registry)
-        instance._content = content_of(settings)
-        if previous is not None and previous._quota_usage is not None:
-            instance._quota_usage = previous._quota_usage
-            instance._quota_usage.keep()  # its viewers do not subscribe again
-        if previous is not None and is_same_source(previous._content, instance._content):
-            # the same columns and numbers: exact panels go on where they are
-            instance._encoders = previous._encoders
+        instance = Instance(key, settings, self._generation, self._registry)
+        if previous is not None and instance.take_over(previous):
+            # exact panels go on where they are
             self._registry.keep_logs(key, previous.generation, instance.generation)
         self._current[key] = instance
         self._recent = _NO_CALL
         self._unclosed.add(instance)
         work = self._run(instance, context, settings)
-        instance._task = LifespanTask(work, key.uid, self._counters)
-        instance._task.call_after(OPEN_TIMEOUT, partial(self._open_expired, instance))
+        instance.task = LifespanTask(work, key.uid, self._counters)
+        instance.task.call_after(OPEN_TIMEOUT, partial(self._open_expired, instance))
         # a callback: a task that is cancelled before its first step never runs a `finally`
-        instance._task.task.add_done_callback(lambda _: self._ended(instance))
+        instance.task.task.add_done_callback(lambda _: self._ended(instance))
         return instance
 
     def _open_expired(self, instance: Instance) -> None:
         text = f"the data source did not open within {OPEN_TIMEOUT:g} s"
-        instance._task.report(text)
-        instance._give_up(UpstreamError(text))
+        instance.task.report(text)
+        instance.give_up(UpstreamError(text))
         self._replace_older(instance)
 
     def sources(self) -> list[DataSource[Any]]:
@@ -403,15 +198,15 @@ class Instances:
         """End every lifespan and wait for them."""
         self._closing.set()
         for instance in tuple(self._unclosed):
-            instance._retire()
+            instance.retire()
         if self._unclosed:
             await self._empty.wait()
 
     def cancel(self) -> None:
         """Cancel the lifespans that `aclose` has not ended in time."""
         for instance in tuple(self._unclosed):
-            instance._task.cancel()
-            instance._task.unlimited()
+            instance.task.cancel()
+            instance.task.unlimited()
 
     def close_idle(self, now: float) -> None:
         """Retire instances that were not used for IDLE_TIMEOUT: Grafana does not report
@@ -424,7 +219,7 @@ class Instances:
                 self._recent = _NO_CALL
                 self._states.pop(key, None)
                 self._registry.close_instance(key)
-                instance._retire()
+                instance.retire()
 
     async def _run(
         self,
@@ -450,10 +245,10 @@ class Instances:
             async with _row_store(source, stored), open_lifespan(source):
                 if not instance.closed:  # else it was given up, and swallows its cancellation
                     await self._use(instance, source, settings, context.plugin_version)
-            if not instance._retired.is_set() and not instance.closed:
+            if not instance.is_retired and not instance.closed:
                 raise RuntimeError("the lifespan ended by itself")
         except BaseException as error:
-            failure = contained(error, requested=instance._task.cancelled)
+            failure = contained(error, requested=instance.task.cancelled)
             if failure is not None:
                 self._fail(instance, declare(failure))
             elif isinstance(error, GeneratorExit):
@@ -471,13 +266,13 @@ class Instances:
         version: str,
     ) -> None:
         """What happens inside of a lifespan; when this returns, it is left."""
-        task = instance._task
+        task = instance.task
         task.unlimited()
         instance.source = source
-        instance._upstream_settings = upstream_settings(settings)
+        instance.upstream_settings = upstream_settings(settings)
         instance.identity = channel_identity(instance.key, version, settings)
         instance.cluster, instance.sharing_problem = self.cluster, self.sharing_problem
-        instance._ready.set()
+        instance.opened()
         self._replace_older(instance)
         if self.keep is not None and _keeps_streams(source):
             instance.kept = self.keep(instance)
@@ -489,7 +284,7 @@ class Instances:
             task.cancel()
 
         try:
-            await instance._retired.wait()
+            await instance.wait_until_retired()
             with anyio.move_on_after(self._close_grace):
                 await self._closing.wait()
             task.call_after(CLOSE_TIMEOUT, expired)
@@ -502,8 +297,8 @@ class Instances:
             return
         self._unclosed.discard(instance)
         instance.closed = True
-        instance._ready.set()
-        instance._content = None
+        instance.opened()
+        instance.content = None
         self._recent = _NO_CALL
         self._forget_unused(instance.key)
         if self._closing.is_set() and not self._unclosed:
@@ -514,7 +309,7 @@ class Instances:
         if self._closing.is_set():
             return  # all go, and a search for each of a thousand data sources would take seconds
         current = self._current.get(key)
-        used = None if current is None else current._content
+        used = None if current is None else current.content
 
         def is_unused(context: pb.PluginContext) -> bool:
             settings = context.data_source_instance_settings
@@ -553,13 +348,13 @@ class Instances:
         self._registry.supersede(newer.key, newer.generation)
         for instance in tuple(self._unclosed):
             if instance.key == newer.key and instance.generation < newer.generation:
-                instance._retire()
+                instance.retire()
         self._forget_unused(newer.key)
 
     def _fail(self, instance: Instance, failure: Exception) -> None:
         error = unwrap(failure)
         where = {"datasource": instance.key.uid}
-        if instance._ready.is_set():
+        if instance.has_opened:
             # the lifespan failed while the instance was in use: the next call opens it again
             log.error("the data source's lifespan failed", exc_info=failure, extra=where)
             self._registry.supersede(instance.key, instance.generation + 1)
@@ -567,16 +362,8 @@ class Instances:
         if not isinstance(error, PluginError):
             log.error("the data source cannot be opened", exc_info=failure, extra=where)
         # the traceback refers to this instance: a reference cycle
-        instance._error = error.with_traceback(None)
+        instance.failed(error.with_traceback(None))
         self._replace_older(instance)
-
-
-@cache
-def _row_encoder() -> "type[RowEncoder]":
-    """The class, imported when needed and once: a health check has no rows, many paths have one."""
-    from aiostream_ds._encoding.row_encoder import RowEncoder
-
-    return RowEncoder
 
 
 def _keeps_streams(source: DataSource[Any]) -> bool:
@@ -594,12 +381,3 @@ def _row_store(source: DataSource[Any], key: InstanceKey) -> AbstractAsyncContex
 
 def _as_it_is(error: Exception) -> Exception:
     return error
-
-
-def _opening_error(error: BaseException) -> BaseException:
-    """Why the instance cannot be used: a new exception for each waiting call."""
-    if isinstance(error, PluginError):
-        return copy_error(error)
-    failed = InstanceFailed(f"the data source cannot be opened: {describe(error)}")
-    failed.__cause__ = error
-    return failed

@@ -21,7 +21,7 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import NotFound, PluginError
 from aiostream_ds.stores import SqliteStore, StoreError

@@ -28,7 +28,7 @@ from aiostream_ds._grafana import conversion
 from aiostream_ds._grafana.alerting import FROM_ALERT, alert_frames, is_series
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.channel_request import ChannelRequest
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._grafana.panel_hints import add_panel
 from aiostream_ds._grafana.query_fields import decode_query
 from aiostream_ds._grafana.range_reading import HISTORY_LIMIT, LIVE_FACTOR

@@ -13,7 +13,7 @@ from aiostream_ds._cluster.engine import EngineError, EntryTooLarge
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_requests import NodeRequests
 from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._grafana.publish_hooks import call_publish_hook
 from aiostream_ds.errors import BadQuery, PermissionDenied, UpstreamError
 from aiostream_ds.models import User

@@ -30,7 +30,7 @@ from aiostream_ds._cluster.packet_codec import PacketCodec
 from aiostream_ds._cluster.shared_log import SharedLog
 from aiostream_ds._grafana.channel_counts import CountingObserver
 from aiostream_ds._grafana.channel_request import ChannelRequest
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._grafana.shared_channel import SharedChannel, SharedStream
 from aiostream_ds._grafana.shared_publishing import PUBLISH_KIND, PublishHandler
 from aiostream_ds._grafana.shared_stores import SharedStores

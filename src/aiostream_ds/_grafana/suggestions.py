@@ -7,7 +7,7 @@ import msgspec
 from aiostream_ds._author_threads import call_method
 from aiostream_ds._grafana import http_resources as resources
 from aiostream_ds._grafana.authorization import authorize_some_path
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.suggest_hooks import arguments, to_strings
 from aiostream_ds.errors import BadQuery, NotFound

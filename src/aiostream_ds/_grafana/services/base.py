@@ -15,7 +15,8 @@ import betterproto2
 from aiostream_ds._author_code import contained
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana import conversion
-from aiostream_ds._grafana.instances import InstanceFailed, Instances
+from aiostream_ds._grafana.instance import InstanceFailed
+from aiostream_ds._grafana.instances import Instances
 from aiostream_ds._grpc.decode import Decoder
 from aiostream_ds._grpc.methods import Method, RequestDecoder
 from aiostream_ds._loggers import get_logger

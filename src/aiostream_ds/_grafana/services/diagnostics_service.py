@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from aiostream_ds._author_threads import call_method, threads_of
 from aiostream_ds._grafana.conversion import MESSAGE_LIMIT
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, unary

@@ -6,7 +6,7 @@ from aiostream_ds._grafana import conversion, suggestions
 from aiostream_ds._grafana import http_resources as resources
 from aiostream_ds._grafana.authorization import authorize
 from aiostream_ds._grafana.channel_request import resolve_channel
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, server_stream

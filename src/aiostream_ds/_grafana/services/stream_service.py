@@ -11,7 +11,7 @@ from aiostream_ds._grafana import conversion, replies
 from aiostream_ds._grafana.authorization import admit, authorize, has_rules
 from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
 from aiostream_ds._grafana.exact_delivery import send_exact
-from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.instance import Instance
 from aiostream_ds._grafana.packet_delivery import PacketWriter, send_packets
 from aiostream_ds._grafana.publishing import publish
 from aiostream_ds._grafana.services.base import Service

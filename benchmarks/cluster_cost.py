@@ -27,6 +27,8 @@ from aiostream_ds import DataSource, Settings, serve, stream
 from aiostream_ds.testing.process import start_process
 
 NODES = 2
+AT_ONCE = 100  # subscriptions that are opened together
+A_CONNECTION = 500  # subscriptions of a connection: the client looks at all of them at each call
 _GOLDEN = 0.618  # its multiples are spread
 
 
@@ -90,15 +92,16 @@ async def measure(options: argparse.Namespace, url: str) -> list[tuple[float, fl
         pids, viewers = [], []
         for _ in range(NODES):
             process = await stack.enter_async_context(start_process(command, environ=environ))
-            grafana = await stack.enter_async_context(process.grafana({"rate": options.rate}))
             pids.append(process.pid)
             viewers.append([Viewer() for _ in range(options.channels)])
-            attached = (
-                grafana.attach(f"ticks/{number}", viewer)
-                for number, viewer in enumerate(viewers[-1])
-            )
-            while some := list(itertools.islice(attached, 100)):
-                await asyncio.gather(*some)
+            for first in range(0, options.channels, AT_ONCE):
+                if first % A_CONNECTION == 0:
+                    opened = process.grafana({"rate": options.rate})
+                    grafana = await stack.enter_async_context(opened)
+                numbers = range(first, min(first + AT_ONCE, options.channels))
+                await asyncio.gather(
+                    *(grafana.attach(f"ticks/{n}", viewers[-1][n]) for n in numbers)
+                )
         return await print_run(options, "shared" if url else "local", viewers, pids)
 
 

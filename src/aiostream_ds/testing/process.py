@@ -68,11 +68,13 @@ class Process:
         self._log = log
         self.pid = child.pid
         self._child = child
-        if handshake.network == "unix":
-            self.channel = Channel(path=handshake.address)
-        else:
-            host, _, port = handshake.address.rpartition(":")
-            self.channel = Channel(host.strip("[]"), int(port))
+        self.channel = self._open_channel()
+
+    def _open_channel(self) -> Channel:
+        if self.handshake.network == "unix":
+            return Channel(path=self.handshake.address)
+        host, _, port = self.handshake.address.rpartition(":")
+        return Channel(host.strip("[]"), int(port))
 
     @property
     def stderr(self) -> str:
@@ -83,9 +85,17 @@ class Process:
     async def grafana(
         self, settings: Mapping[str, Any] | None = None, secrets: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Grafana]:
-        """Connect a Grafana with one configured data source to this process."""
-        async with background_tasks() as tasks:
-            yield _Remote(self.channel, tasks, settings or {}, secrets or {})
+        """Connect a Grafana with one configured data source to this process.
+
+        Each has a connection of its own. h2, which its client uses, looks at all open streams of
+        a connection at each call: give a Grafana some hundred subscriptions at most.
+        """
+        channel = self._open_channel()
+        try:
+            async with background_tasks() as tasks:
+                yield _Remote(channel, tasks, settings or {}, secrets or {})
+        finally:
+            channel.close()
 
     async def stop(self) -> float:
         """Send Shutdown, and SIGKILL if that does not end it. Returns how many seconds it took."""

@@ -89,6 +89,22 @@ def test_an_unknown_setting_is_an_error_with_what_may_have_been_meant(
     assert status == 1 and text in error
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["push", "lab/run", "--to", "http://localhost:3030"], "--to"),  # begins --token-file
+        (["package", "--run", "host"], "--run"),
+        (["--vers"], "--vers"),
+    ],
+)
+def test_the_beginning_of_an_option_is_not_taken_for_it(capsys, words, option):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert option in error.splitlines()[-1] or "required: COMMAND" in error
+
+
 def test_the_setting_that_selects_the_source_is_known(capsys):
     assert main(["tail", "walk/1000/1", "--count", "1", "--set", "source=demo"]) == 0
     capsys.readouterr()

@@ -32,14 +32,18 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
+    # a misspelled option is an error, not another option that begins with its letters
     parser = argparse.ArgumentParser(
-        prog="aiostream-ds", description="Python classes as Grafana streaming data sources."
+        prog="aiostream-ds",
+        description="Python classes as Grafana streaming data sources.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", nargs=0, action=_Version, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = list(sys.argv[1:] if arguments is None else arguments)
     for name, text in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        about = f"{text[0].upper()}{text[1:]}."
+        command = commands.add_parser(name, help=text, description=about, allow_abbrev=False)
         if name in words[:1]:
             _find_command(parser, name).arguments(command)
     parsed = parser.parse_args(words)

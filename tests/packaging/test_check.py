@@ -125,10 +125,26 @@ FAULTS = {
     "script in logo": (write("img/logo.svg", "<svg><script/></svg>"), "logos", "contains a script"),
     "no module": (remove("module.js"), "frontend", "module.js does not exist"),
     "other module": (write("module.js", "export {}"), "frontend", "must be an AMD module"),
-    "no schema": (remove("schema.json"), "frontend", "schema.json does not exist"),
-    "bad schema": (write("schema.json", "[]"), "frontend", "schema.json cannot be read"),
+    "no schema": (remove("schema.json"), "frontend", "schema.json: No such file or directory"),
+    "bad schema": (write("schema.json", "[]"), "frontend", "schema.json: expected object, got []"),
+    "other schema": (
+        write("schema.json", '{"version": 2, "sourceSetting": null, "sources": []}'),
+        "frontend",
+        "schema.json: version: expected one of 1, got 2",
+    ),
+    "bad source": (
+        write("schema.json", '{"version": 1, "sourceSetting": null, "sources": [{"name": 5}]}'),
+        "frontend",
+        "schema.json: sources[0].name: expected str, got 5",
+    ),
+    "bad info": (manifest(info=[]), "plugin.json", "info: expected object | null, got []"),
+    "bad logos": (info(logos=5), "plugin.json", "info.logos: expected object | null, got 5"),
     "broken source": (
-        write("schema.json", '{"version": 1, "sources": [{"name": "s", "error": "needs x"}]}'),
+        write(
+            "schema.json",
+            '{"version": 1, "sourceSetting": "source",'
+            ' "sources": [{"name": "s", "error": "needs x"}]}',
+        ),
         "frontend",
         "the source 's': needs x",
     ),
@@ -216,6 +232,13 @@ def check(*words: object) -> tuple[int, str]:
 
 
 @pytest.mark.slow
+def test_a_package_without_an_executable_is_not_started(folder: Path) -> None:
+    manifest(executable="")(folder)
+    status, output = check(folder)
+    assert status == 1
+    assert "'executable' is missing: Grafana would start no process" in output
+
+
 def test_a_class_is_checked_over_grpc() -> None:
     status, text = check(ROOT / "examples/clock.py", "--path", "ticks/10")
     assert status == 0, text

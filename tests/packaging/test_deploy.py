@@ -26,8 +26,9 @@ from .conftest import MAIN
 
 MANIFEST: Mapping[str, Any] = {
     "id": "acme-plant-datasource",
+    "name": "Plant",
     "executable": "gpx_acme_plant",
-    "info": {"version": "1.2.3"},
+    "info": {"version": "1.2.3", "description": "", "author": {"name": "me"}, "logos": {}},
 }
 IMAGE = "registry.example:5000/acme-plant-datasource:1.2.3"
 URL = "https://example.com/acme-plant-datasource-1.2.3.linux_amd64.zip"

@@ -171,8 +171,8 @@ COMPLETE = """
     [
         ('"executable": "gpx_a",', "", "executable is missing"),
         ('"version": "1.0.0",', "", "info.version is missing"),
-        ('"version": "1.0.0"', '"version": 1', "info.version: expected str, got 1"),
-        ('"logos": {}', '"logos": ["a.svg"]', "info.logos: expected object, got ['a.svg']"),
+        ('"version": "1.0.0"', '"version": 1', "info.version: expected str | null, got 1"),
+        ('"logos": {}', '"logos": ["a.svg"]', "info.logos: expected object | null, got ['a.svg']"),
         ('"gpx_a",', '"gpx_a", "includes": [5],', "includes[0]: expected object, got 5"),
     ],
 )

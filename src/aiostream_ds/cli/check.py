@@ -32,12 +32,12 @@ from aiostream_ds.packaging.contract_check import (
     check_start,
     default_channels,
     not_started,
-    read_schema,
 )
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes, worst
 from aiostream_ds.packaging.launchers import current_platform, executable_name
 from aiostream_ds.packaging.manifest import read_manifest
 from aiostream_ds.packaging.package_check import check_folder
+from aiostream_ds.packaging.schema_file import find_schema
 from aiostream_ds.testing.problems import health_problem
 from aiostream_ds.testing.process import NotStarted
 
@@ -102,9 +102,12 @@ def _check_start(
     report: Report,
 ) -> None:
     """Start the package, and check that it writes nothing into its folder."""
+    manifest = read_manifest(folder / "plugin.json")
+    if not manifest.get("executable"):
+        return  # reported as a fault of plugin.json
     before = _listing(folder)
-    name = executable_name(read_manifest(folder / "plugin.json"), current_platform())
-    schema = read_schema(folder)
+    name = executable_name(manifest, current_platform())
+    schema = find_schema(folder)
     check_names_in_document(schema, settings, secrets)
     channels = [CheckedChannel(path) for path in paths] or default_channels(schema, settings)
     missing = missing_options(schema, settings, secrets)

@@ -8,7 +8,7 @@ from aiostream_ds.cli.target import CommandError
 from aiostream_ds.packaging.archive import unpack
 from aiostream_ds.packaging.deployment import KINDS, Origin, describe_deployment
 from aiostream_ds.packaging.findings import PackagingError
-from aiostream_ds.packaging.manifest import read_manifest
+from aiostream_ds.packaging.manifest import read_complete_manifest
 
 __all__ = ["arguments", "run"]
 
@@ -47,8 +47,8 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _manifest(package: Path) -> dict[str, object]:
     if package.is_dir():
-        return read_manifest(package / "plugin.json")
+        return read_complete_manifest(package / "plugin.json")
     if not package.is_file():
         raise PackagingError(f"expected the folder or the zip of a package, got {str(package)!r}")
     with tempfile.TemporaryDirectory() as scratch:
-        return read_manifest(unpack(package, Path(scratch)) / "plugin.json")
+        return read_complete_manifest(unpack(package, Path(scratch)) / "plugin.json")

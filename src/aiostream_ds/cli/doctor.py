@@ -19,14 +19,13 @@ from aiostream_ds.packaging.contract_check import (
     CheckedChannel,
     check_over_grpc,
     default_channels,
-    read_schema,
 )
 from aiostream_ds.packaging.diagnosis import Installation, diagnose, explain
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError
 from aiostream_ds.packaging.grafana_logs import Clue, find_clues
 from aiostream_ds.packaging.host_checks import find_user
 from aiostream_ds.packaging.launchers import current_platform, executable_name
-from aiostream_ds.packaging.manifest import read_manifest
+from aiostream_ds.packaging.schema_file import find_schema
 from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]
@@ -100,8 +99,8 @@ def _findings(installation: Installation, parsed: argparse.Namespace) -> Iterato
 async def _start(installation: Installation, parsed: argparse.Namespace) -> list[Finding]:
     settings, secrets = parse_pairs(parsed.settings), parse_pairs(parsed.secret, json=False)
     folder, identifier = installation.folder, installation.identifier
-    program = folder / executable_name(read_manifest(folder / "plugin.json"), current_platform())
-    schema = read_schema(folder)
+    program = folder / executable_name({"executable": installation.executable}, current_platform())
+    schema = find_schema(folder)
     check_names_in_document(schema, settings, secrets)
     channels = [CheckedChannel(path) for path in parsed.path] or default_channels(schema, settings)
     environ = installation.plugin_environ()

@@ -5,7 +5,6 @@ metrics and Shutdown.
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -26,7 +25,6 @@ __all__ = [
     "check_start",
     "default_channels",
     "not_started",
-    "read_schema",
 ]
 
 FIRST_ROW_TIMEOUT = 10.0
@@ -71,14 +69,6 @@ def default_channels(
         if "{" not in path:
             found.append(CheckedChannel(path, {"queryType": query["name"]}))
     return found
-
-
-def read_schema(folder: Path) -> dict[str, Any]:
-    """schema.json of a package; empty if it cannot be read."""
-    try:
-        return dict(msgspec.json.decode((folder / "schema.json").read_bytes()))
-    except (OSError, ValueError):
-        return {}
 
 
 def _path_text(kind: str, default: Any) -> str:

@@ -95,21 +95,24 @@ def make_manifest(
     }
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a plugin.json.
+class _Include(msgspec.Struct):
+    path: str = ""
 
-    Raises:
-        PackagingError: It does not exist, is not JSON, or has no id.
-    """
-    try:
-        found = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise PackagingError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise PackagingError(f"{path}: expected JSON: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
-        raise PackagingError(f"{path}: expected an object with a string 'id'")
-    return found
+
+class _AnyInfo(msgspec.Struct):
+    version: str | None = None
+    updated: str | None = None
+    logos: dict[str, str | None] | None = None
+
+
+class _AnyManifest(msgspec.Struct):
+    """A plugin.json, as far as it is read here."""
+
+    id: str
+    executable: str | None = None
+    info: _AnyInfo | None = None
+    dependencies: dict[str, Any] | None = None
+    includes: list[_Include] = []
 
 
 class _Author(msgspec.Struct):
@@ -123,18 +126,37 @@ class _Info(msgspec.Struct):
     logos: dict[str, str]
 
 
-class _Include(msgspec.Struct):
-    path: str = ""
-
-
-class _Complete(msgspec.Struct):
+class _CompleteManifest(msgspec.Struct):
     """What a package is made from."""
 
-    id: str
     name: str
     executable: str
     info: _Info
-    includes: list[_Include] = []
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a plugin.json.
+
+    Raises:
+        PackagingError: It does not exist, is not JSON, has no id, or a value of another type.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise PackagingError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise PackagingError(f"{path}: expected JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        raise PackagingError(f"{path}: expected an object with a string 'id'")
+    _check(path, found, _AnyManifest)
+    return found
+
+
+def _check(path: Path, found: dict[str, Any], kind: type[msgspec.Struct]) -> None:
+    try:
+        convert(found, kind)
+    except ValueError as error:
+        raise PackagingError(f"{path}: {error}") from None
 
 
 def read_complete_manifest(path: Path) -> dict[str, Any]:
@@ -144,10 +166,7 @@ def read_complete_manifest(path: Path) -> dict[str, Any]:
         PackagingError: It cannot be read, or has not.
     """
     found = read_manifest(path)
-    try:
-        convert(found, _Complete)
-    except ValueError as error:
-        raise PackagingError(f"{path}: {error}") from None
+    _check(path, found, _CompleteManifest)
     return found
 
 

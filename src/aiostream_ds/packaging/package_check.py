@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
 from aiostream_ds.packaging.archive import EXECUTABLE
 from aiostream_ds.packaging.costs import describe_costs, describe_large
 from aiostream_ds.packaging.elf import is_elf, read_elf
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes
 from aiostream_ds.packaging.manifest import ID, VERSION, read_manifest
 from aiostream_ds.packaging.package_layout import FRONTEND
+from aiostream_ds.packaging.schema_file import read_schema
 from aiostream_ds.packaging.signature import MANIFEST, changes, matches_root, read_signature
 
 __all__ = ["check_folder"]
@@ -132,18 +131,14 @@ def _check_frontend(folder: Path) -> Problems:
         yield Level.ERROR, "module.js must be an AMD module, got a file without define(...)"
     if not (folder / FRONTEND[1]).is_file():
         yield Level.WARNING, "module.js.map does not exist"
-    schema = folder / "schema.json"
     try:
-        document = msgspec.json.decode(schema.read_bytes())
-        if not isinstance(document["version"], int) or not isinstance(document["sources"], list):
-            raise ValueError("expected an integer 'version' and a list 'sources'")
-        for source in document["sources"]:
-            if "error" in source:
-                yield Level.WARNING, f"the source {source['name']!r}: {source['error']}"
-    except OSError:
-        yield Level.ERROR, "schema.json does not exist: settings and queries have no forms"
-    except (ValueError, KeyError, TypeError) as error:
-        yield Level.ERROR, f"schema.json cannot be read: {error}"
+        document = read_schema(folder)
+    except PackagingError as error:
+        yield Level.ERROR, f"settings and queries have no forms: {error}"
+        return
+    for source in document["sources"]:
+        if "error" in source:
+            yield Level.WARNING, f"the source {source['name']!r}: {source['error']}"
 
 
 def _check_texts(folder: Path) -> Problems:

@@ -18,6 +18,7 @@ import pytest
 
 from tests.servers import Nats, Redis
 
+from .cluster_logs import check_logs
 from .cluster_stage import kill, open_stage, pause
 
 PANELS = 5  # channels with an exact panel on each server
@@ -95,7 +96,9 @@ async def play(
                 print(f"{number} faults: {stage.judge.tally}, {wrong} wrong", flush=True)
         await anyio.sleep(3)
         await stage.end()
-        print(f"{channels} channels, {faults} faults: {stage.judge.tally}")
+        counts = await check_logs(server.url)
+        assert counts["channels"] == channels and counts["terms"] >= channels
+        print(f"{channels} channels, {faults} faults: {stage.judge.tally}, logs: {dict(counts)}")
         print_times("takeovers", stage.takeovers)
         print_times("takeovers soon after another fault", stage.early_takeovers)
         await stage.wait_until_one_run(names)

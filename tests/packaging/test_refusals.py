@@ -1,5 +1,6 @@
 """What cannot be packaged, unpacked or checked is one sentence with the bad value."""
 
+import io
 import os
 import re
 import struct
@@ -12,10 +13,11 @@ from aiostream_ds.packaging import archive
 from aiostream_ds.packaging.archive import build_time, unpack, write_zip
 from aiostream_ds.packaging.boilerplate import read_markdown
 from aiostream_ds.packaging.build_config import BuildConfig
-from aiostream_ds.packaging.findings import PackagingError
+from aiostream_ds.packaging.findings import PackagingError, Progress
 from aiostream_ds.packaging.manifest import read_complete_manifest
 from aiostream_ds.packaging.package_code import write_author_files
-from aiostream_ds.packaging.project import Imports, read_project
+from aiostream_ds.packaging.package_layout import package_manifest
+from aiostream_ds.packaging.project import Imports, Project, read_project
 from aiostream_ds.packaging.signature import matches_root
 from tests.kinds import Kinds
 
@@ -185,6 +187,23 @@ def test_an_authors_plugin_json_has_what_a_package_is_made_from(
     path.write_text(COMPLETE.replace(old, new))
     with pytest.raises(PackagingError, match=re.escape(f"{path}: {message}")):
         read_complete_manifest(path)
+
+
+@pytest.mark.parametrize("given", [{}, {"version": "2.0.0"}, {"id": None, "name": ""}])
+def test_an_authors_plugin_json_that_an_option_replaces_is_a_warning(
+    tmp_path: Path, given: dict[str, str | None]
+) -> None:
+    file = files(tmp_path, "a.py") / "a.py"
+    (tmp_path / "plugin.json").write_text(COMPLETE)
+    progress = Progress(io.StringIO())
+    config = BuildConfig(target=Kinds, file=file, given=given)
+    found = package_manifest(config, Project(tmp_path, {}, {}, (), {}), progress)
+    if "version" in given:
+        warning = f"{tmp_path}/plugin.json is not used, because of --version; write the value"
+        assert progress.warnings[0].startswith(warning)
+        assert found["info"]["version"] == "2.0.0"
+    else:
+        assert (found["id"], progress.warnings) == ("acme-a-datasource", [])
 
 
 # -- options ---------------------------------------------------------------------------------------

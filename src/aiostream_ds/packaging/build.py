@@ -83,7 +83,7 @@ def build(config: BuildConfig, progress: Progress) -> Built:
     """
     config = config.validated()
     project = None if config.file is None else read_project(config.file)
-    manifest = package_manifest(config, project)
+    manifest = package_manifest(config, project, progress)
     target = config.out / manifest["id"]
     _check_target(target)
     if config.image is not None:

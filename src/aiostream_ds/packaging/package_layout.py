@@ -44,7 +44,9 @@ GENERATED = ("plugin.json", "schema.json", "README.md", "CHANGELOG.md", "LICENSE
 """
 
 
-def package_manifest(config: BuildConfig, project: Project | None) -> dict[str, Any]:
+def package_manifest(
+    config: BuildConfig, project: Project | None, progress: Progress
+) -> dict[str, Any]:
     """The package's plugin.json: the built-in plugin's, the one next to the author's file, or made
     from the class."""
     if project is None or config.file is None:
@@ -54,8 +56,11 @@ def package_manifest(config: BuildConfig, project: Project | None) -> dict[str, 
                 found[key] = value
         return found
     own = config.file.resolve().parent / "plugin.json"
-    if own.is_file() and not any(config.given.values()):
+    given = [f"--{name}" for name, value in config.given.items() if value]
+    if own.is_file() and not given:
         return read_complete_manifest(own)
+    if own.is_file():
+        progress.warn(f"{own} is not used, because of {', '.join(given)}; write the value into it")
     return make_manifest(_author_class(config), project, config.given, _date(config.file))
 
 

@@ -200,7 +200,7 @@ def json_schema(kind: type) -> dict[str, Any]:
 
 
 def json_schemas(kinds: Sequence[Any]) -> tuple[dict[Any, str], dict[str, Any]]:
-    """The definitions of these structs and enums and of all in them, and the name of each of these.
+    """The definitions of these classes and of all in them, and the name of each of these.
 
     A definition has the name of its class, unless another class has the same one, or it has
     characters that are not ASCII.

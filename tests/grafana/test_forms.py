@@ -1,9 +1,10 @@
 """The document that forms are drawn from, and the paths of the built frontend files."""
 
 import re
+from dataclasses import dataclass
 from datetime import date
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -297,6 +298,39 @@ def settings_of(kind: type[Settings]) -> Any:
         return {name: resolved(each) for name, each in (found | value).items()}
 
     return resolved(schema["properties"])
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    level: Literal["low", "high"] = "low"
+    """When to warn."""
+
+
+class Labels(TypedDict, total=False):
+    side: Literal["right", "left"]
+    """Where it is."""
+
+
+class Mixed(Settings):
+    limits: Thresholds = Thresholds()
+    labels: Labels = {}
+    below: tuple["Mixed", ...] = ()
+
+
+class Mixture(DataSource[Mixed]):
+    pass
+
+
+def test_fields_of_dataclasses_and_dicts_are_described_in_the_authors_order():
+    properties = described(Mixture)["settings"]["$defs"]
+    assert properties["Thresholds"]["properties"]["level"] == {
+        "enum": ["low", "high"],
+        "default": "low",
+        "description": "When to warn.",
+    }
+    side = properties["Labels"]["properties"]["side"]
+    assert side == {"enum": ["right", "left"], "description": "Where it is."}
+    assert properties["Mixed"]["properties"]["below"]["items"] == {"$ref": "#/$defs/Mixed"}
 
 
 def test_names_of_classes_may_have_letters_that_are_not_ascii():

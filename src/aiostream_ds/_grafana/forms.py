@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from enum import EnumMeta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -146,7 +146,7 @@ def _object_schema(
             definitions[names[each]]["enum"] = [member.value for member in members]
         else:
             _describe_fields(definitions[names[each]], each)
-    top = definitions.pop(names[kind])
+    top = definitions[names[kind]]
     properties = {
         name: top["properties"][name] for name in _field_order(kind) if name not in without
     }
@@ -188,17 +188,28 @@ def _used(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
     return used
 
 
-def _describe_fields(schema: dict[str, Any], kind: type[msgspec.Struct]) -> None:
+def _describe_fields(schema: dict[str, Any], kind: type) -> None:
     docstrings = _field_docstrings(get_origin(kind) or kind)
-    for field in msgspec.structs.fields(kind):
-        found = schema.get("properties", {}).get(field.encode_name)
+    for name, encode_name, annotation in _fields(kind):
+        found = schema.get("properties", {}).get(encode_name)
         if found is None:
             continue
-        for literal in _literals(field.type):
+        for literal in _literals(annotation):
             _restore_order(found, list(get_args(literal)))
         _describe_format(found)
-        if field.name in docstrings:
-            found.setdefault("description", docstrings[field.name])
+        if name in docstrings:
+            found.setdefault("description", docstrings[name])
+
+
+def _fields(kind: Any) -> Iterator[tuple[str, str, Any]]:
+    """The name, the name on the wire and the annotation of each field of a class."""
+    origin = get_origin(kind) or kind
+    if issubclass(origin, msgspec.Struct):
+        for field in msgspec.structs.fields(kind):
+            yield field.name, field.encode_name, field.type
+    else:  # a dataclass or a TypedDict
+        for name, annotation in get_type_hints(origin, include_extras=True).items():
+            yield name, name, annotation
 
 
 _FORMATS = {
@@ -242,13 +253,21 @@ def _literals(annotation: Any) -> Iterator[Any]:
             yield from _literals(argument)
 
 
+_CLASSES = (
+    msgspec.inspect.StructType,
+    msgspec.inspect.DataclassType,
+    msgspec.inspect.TypedDictType,
+    msgspec.inspect.EnumType,
+)
+
+
 def _classes(kind: type[msgspec.Struct]) -> Iterator[Any]:
-    """The class, and all structs and enums in its fields."""
+    """The class, and all classes and enums in its fields."""
     seen: set[type] = set()
     unvisited: list[Any] = [msgspec.inspect.type_info(kind)]
     while unvisited:
         info = unvisited.pop()
-        if isinstance(info, msgspec.inspect.StructType | msgspec.inspect.EnumType):
+        if isinstance(info, _CLASSES):
             if info.cls in seen:
                 continue
             seen.add(info.cls)

@@ -108,7 +108,12 @@ class Decoder(Generic[T]):
                 number = data[position + 1]  # the value, or the size of what follows
                 position += 2
                 if number > 127:
-                    number, position = read_varint(data, position - 1)
+                    second = data[position]
+                    if second < 128:  # most sizes
+                        number += (second << 7) - 128
+                        position += 1
+                    else:
+                        number, position = read_varint(data, position - 1)
                 if action == _NUMBER:
                     values[name] = convert(number if number < _SIGN else number - (1 << 64))
                     continue
@@ -174,9 +179,6 @@ class _Pairs(dict[bytes, tuple[Any, Any]]):
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
     """The varint of more than one byte at `position`, and the position after it."""
-    number, second = data[position] & 127, data[position + 1]
-    if second < 128:  # most sizes
-        return number | second << 7, position + 2
     number = 0
     for shift, byte in zip(_SHIFTS, data[position : position + len(_SHIFTS)], strict=False):
         number |= (byte & 127) << shift

@@ -1,6 +1,7 @@
 """The fast path writes the bytes of the general path, or declines."""
 
 import enum
+import sys
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -18,6 +19,7 @@ from msgspec import UNSET
 from aiostream_ds._frames import columns, common_columns, json
 from aiostream_ds._frames.common_columns import CommonCaseWriter, validated_type
 from aiostream_ds._frames.frame import Field, FieldType
+from aiostream_ds._frames.list_readers import list_reader
 
 zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
 times = st.datetimes(timezones=zones)
@@ -325,3 +327,17 @@ def test_lists_after_arrays_take_the_fast_path():
     writer = CommonCaseWriter([FieldType.TIME, FieldType.FLOAT64])
     for values in ([np.array([1]), np.array([0.5])], [[1], [0.5]], [np.array([1]), [0.5]]):
         assert writer.data(values) == b'{"values":[[1],[0.5]]}'
+
+
+@pytest.mark.parametrize("kind", [FieldType.FLOAT64, FieldType.INT64])
+def test_a_list_is_checked_without_reading_the_type_of_its_values_again(kind):
+    read = list_reader(kind, is_nullable=True)
+    values = [None, 1]
+    assert read(values) == values
+    modules = set()
+    sys.setprofile(lambda frame, event, argument: modules.add(frame.f_globals["__name__"]))
+    try:
+        read(values)
+    finally:
+        sys.setprofile(None)
+    assert "typing" not in modules

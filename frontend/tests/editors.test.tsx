@@ -622,6 +622,27 @@ describe("the query editor", () => {
     expect(saved().site).toBe("bern-elsewhere");
   });
 
+  test("any number can be typed where numbers are suggested, and a suggestion replaces what is typed", async () => {
+    const rate = { properties: { rate: { type: "number" } }, required: [] };
+    const spec = { name: "at", kind: "stream" as const, fields: { rate: "float" as const }, suggest: ["rate"], schema: rate };
+    serve({ ...KINDS, sources: [{ ...KINDS.sources[0]!, queries: [spec] }] });
+    const { saved, user, datasource } = await openQuery({ queryType: "at" });
+    datasource.getResource = vi.fn(async () => ["0.50", "2", "2"]);
+    await user.type(input("Rate"), "-0.25");
+    await user.tab();
+    expect(saved().rate).toBe(-0.25);
+    await user.clear(input("Rate"));
+    await user.type(input("Rate"), "1.");
+    const list = await screen.findByRole("listbox");
+    expect(within(list).getAllByRole("option")).toHaveLength(2);
+    await user.keyboard("{ArrowDown}{Enter}");
+    expect(saved().rate).toBe(0.5);
+    await user.clear(input("Rate"));
+    await user.type(input("Rate"), "3.");
+    await user.tab();
+    expect(saved().rate).toBe(3);
+  });
+
   test("suggestions close when their input moves, and not when anything else scrolls", async () => {
     const { user } = await openQuery({ queryType: "topic" });
     await user.click(input("Site"));

@@ -235,21 +235,29 @@ function FieldInput(props: FieldProps) {
   }
 }
 
+function textOf(value: unknown): string {
+  if (isEmpty(value)) {
+    return "";
+  }
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
 /** A text input: also for numbers, and for values of another type that an older class saved. */
 function TextInput({ field, value, onChange, context, path }: FieldProps) {
   const { widgets, suggest } = context;
   const numeric = field.kind === "number";
   const parse = (text: string, done: boolean) => (numeric ? parseNumber(text, done) : text);
-  const text = isEmpty(value)
-    ? ""
-    : typeof value === "string"
-      ? value
-      : typeof value === "object"
-        ? JSON.stringify(value)
-        : String(value);
+  // a suggestion is chosen and the input is left in one event, before the form is drawn again
+  const latest = React.useRef(value);
+  latest.current = value;
+  const change = (next: unknown) => {
+    latest.current = next;
+    onChange(next);
+  };
   const onDone = () => {
-    if (numeric && parse(text, true) !== value) {
-      onChange(parse(text, true));
+    const parsed = parse(textOf(latest.current), true);
+    if (numeric && parsed !== latest.current) {
+      change(parsed);
     }
     context.onDone?.();
   };
@@ -260,8 +268,8 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
     placeholder: placeholderOf(field, value),
     invalid: !isEmpty(value) && validate(field, value, { variables: context.variables !== undefined }) !== "",
     onDone,
-    value: text,
-    onChange: (typed: string) => onChange(parse(typed, false)),
+    value: textOf(value),
+    onChange: (typed: string) => change(parse(typed, false)),
   };
   if ((field.kind === "text" || numeric) && field.suggest && suggest) {
     const load = async (typed: string) => {
@@ -270,7 +278,7 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
         .filter((name) => name.includes(typed));
       return [...new Set([...variables, ...(await suggest(field.name, typed))])];
     };
-    return <widgets.Suggest {...input} onChange={(typed) => onChange(parse(typed, true))} load={load} />;
+    return <widgets.Suggest {...input} load={load} />;
   }
   return <widgets.Text {...input} numeric={numeric} multiline={field.kind === "text" && field.multiline} />;
 }

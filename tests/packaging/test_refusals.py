@@ -222,5 +222,23 @@ def test_a_folder_is_no_archive_of_an_image(package: Package, author: Path, tmp_
     assert done.stderr.endswith(f"--oci must name a file, got the folder {str(tmp_path)!r}\n")
 
 
+@pytest.mark.package
+def test_a_file_that_cannot_be_replaced_is_named_and_the_package_stays(
+    package: Package, author: Path, tmp_path: Path
+) -> None:
+    words = (author, "-o", tmp_path, "--address", "plugin:10000", "--tls")
+    folder = tmp_path / "local-plant-datasource"
+    package(*words, "--no-zip")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    (tmp_path / "local-plant-datasource-0.1.0.zip").mkdir()
+    done = package(*words, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.search(
+        r"the package cannot be written: .*local-plant-datasource-0\.1\.0\.zip'$", last
+    )
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
 def test_a_signature_without_root_urls_is_for_none() -> None:
     assert not matches_root({"rootUrls": None}, "http://localhost:3000/")

@@ -117,6 +117,8 @@ def run(parsed: argparse.Namespace) -> int:
         built = build(config, progress)
     except PackagingError as error:
         raise CommandError(str(error)) from None
+    except OSError as error:  # a full disk, a file that is written meanwhile
+        raise CommandError(f"the package cannot be written: {error}") from error
     if config.runtime == "address" and not (config.tls or config.ca):
         progress.warn(
             f"the connection from Grafana to {config.address} is not encrypted, including secrets; "

@@ -8,6 +8,7 @@ import pytest
 from grpclib import GRPCError, Status
 
 from aiostream_ds import DataSource, Secret, Settings, UpstreamError, secret, stream
+from aiostream_ds._grafana.conversion import plugin_context
 from aiostream_ds._grafana.instances import CLOSE_GRACE, IDLE_TIMEOUT
 from aiostream_ds.testing import serve_in_memory
 from tests.grafana.calls import ANN, run_stream
@@ -318,3 +319,21 @@ async def test_settings_that_are_read_are_not_logged(caplog):
     async with serve_in_memory(Reading, settings={"url": "x"}) as grafana:
         await grafana.health()
     assert not [r for r in caplog.records if "nothing reads" in r.getMessage()]
+
+
+async def test_what_an_author_does_to_the_grafana_config_stays_in_the_data_source(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        instances, config = grafana.plugin.instances, {"LEVEL": "1"}
+        first = context(grafana, "one", 1, config=config)
+        instance = await instances.get(first)
+        instance.source.grafana_config["LEVEL"] = "an author's"
+        plugin_context(first).grafana_config.clear()
+        assert config == {"LEVEL": "1"}
+        second = context(grafana, "one", 1, config={"LEVEL": "2"})
+        assert instances.find_open(second) is instance
+        instance.source.grafana_config["LEVEL"] = "an author's"
+        assert second.grafana_config == {"LEVEL": "2"}
+        assert instances.find_open(first) is instance
+        assert instance.source.grafana_config == config
+        assert instances.find_open(context(grafana, "one", 1)) is instance
+        assert instance.source.grafana_config == config

@@ -38,7 +38,7 @@ def plugin_context(context: pb.PluginContext | None) -> PluginContext:
         namespace=context.namespace,
         user=user_of(context),
         user_agent=context.user_agent,
-        grafana_config=context.grafana_config,
+        grafana_config=context.grafana_config.copy(),  # decoded contexts are shared
         instance=None
         if settings is None
         else InstanceSettings(

@@ -57,6 +57,7 @@ class Instance:
         "_retired",
         "closed",
         "cluster",
+        "config",
         "content",
         "delays",
         "generation",
@@ -85,6 +86,7 @@ class Instance:
         self.generation = generation
         self.updated_ms = settings.last_updated_ms
         self.content: tuple[Any, ...] | None = content_of(settings)  # None: it has ended
+        self.config: dict[str, str] = {}  # of the latest call that had one
         self.delays = BugDelays()
         self.kept: Any = None  # a KeptStreams, whose module imports this one
         self.cluster: Any = None  # a SharedStreams, whose module imports this one
@@ -168,6 +170,15 @@ class Instance:
         if self.content is not None and self.content != content_of(settings):
             return True  # saved twice within the resolution of Grafana's database
         return self.closed and self.task.task.done()
+
+    def take_config(self, config: dict[str, str]) -> None:
+        """Let the author see Grafana's configuration as a call has it."""
+        if not config:
+            return
+        if config != self.config:
+            # a copy: what the author does to it must not reach other data sources and users
+            self.source.grafana_config = config.copy()
+        self.config = config
 
     def take_over(self, previous: "Instance") -> bool:
         """Keep what goes on after a change of the settings. Returns whether streams go on with the

@@ -138,8 +138,7 @@ class Instances:
             instance = self._open(key, instance, context, settings)
         instance.used_at = asyncio.get_running_loop().time()
         await instance.wait_until_open()
-        if context.grafana_config:
-            instance.source.grafana_config = context.grafana_config
+        instance.take_config(context.grafana_config)
         return instance
 
     def find_open(self, context: pb.PluginContext | None) -> Instance | None:
@@ -156,9 +155,8 @@ class Instances:
             if instance is None or not instance.is_open or instance.is_outdated(settings):
                 return None
             self._recent = context, instance
-        config, used = context.grafana_config, instance.source.grafana_config
-        if config is not used and config and config != used:  # of one context it is the same object
-            return None
+        if context.grafana_config is not instance.config:  # contexts share one
+            instance.take_config(context.grafana_config)
         instance.used_at = self._registry.loop.time()
         return instance
 
@@ -171,6 +169,7 @@ class Instances:
     ) -> Instance:
         self._generation += 1
         instance = Instance(key, settings, self._generation, self._registry)
+        instance.config = context.grafana_config
         if previous is not None and instance.take_over(previous):
             # exact panels go on where they are
             self._registry.keep_logs(key, previous.generation, instance.generation)

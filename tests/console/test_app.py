@@ -169,6 +169,13 @@ async def test_a_page_gets_the_forms_follows_a_path_and_leaves_it():
                 await asyncio.sleep(0.01)
 
 
+async def test_a_secret_that_was_reset_is_not_shown_as_set():
+    async with console(Leaking, secrets=SECRETS) as (hub, _):
+        first, *others = SECRETS
+        await hub.save({}, {first: ""})
+        assert hub.hello()["hello"]["secrets"] == sorted(others)
+
+
 @pytest.mark.slow
 async def test_the_page_gets_no_secret():
     shown = []

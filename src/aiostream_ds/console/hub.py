@@ -72,7 +72,7 @@ class Hub:
                 "uid": UID,
                 "forms": self.forms,
                 "settings": self.settings,
-                "secrets": sorted(self.secrets),
+                "secrets": sorted(name for name, value in self.secrets.items() if value),
                 "path": self.first_path,
                 "push": self.takes_pushes,
             }

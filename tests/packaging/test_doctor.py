@@ -203,14 +203,16 @@ def test_port_nothing_listens_at_the_plugins_address(doctor: Doctor, folder: Pat
     assert_cause(doctor(), "port", address)
 
 
-@pytest.mark.parametrize("pid", [None, "ended"])
+@pytest.mark.parametrize("pid", [None, "ended", "no number", "9" * 30])
 def test_a_stale_address_file(doctor: Doctor, folder: Path, pid: str | None) -> None:
     address = closed_port()
     (folder / "standalone.txt").write_text(address)
-    if pid is not None:
+    if pid == "ended":
         ended = subprocess.Popen([sys.executable, "-c", ""])
         ended.wait()
-        (folder / "pid.txt").write_text(str(ended.pid))
+        pid = str(ended.pid)
+    if pid is not None:
+        (folder / "pid.txt").write_text(pid)
     assert_cause(doctor(), "address file", address)
 
 

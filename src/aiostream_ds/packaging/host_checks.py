@@ -155,11 +155,11 @@ def check_address_file(folder: Path) -> Iterator[Clue]:
     try:
         pid = int((folder / PID_FILE).read_text("utf-8"))
         os.kill(pid, 0)
-    except FileNotFoundError:
-        why = _connect_error(address)
     except ProcessLookupError:
         why = "the process in pid.txt has ended"
-    except (PermissionError, ValueError):
+    except (FileNotFoundError, ValueError, OverflowError):  # the launcher does without it, too
+        why = _connect_error(address)
+    except PermissionError:
         why = ""
     if why:
         yield Clue("address file", f"{ADDRESS_FILE} has the address {address}, but {why}")

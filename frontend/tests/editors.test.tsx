@@ -140,6 +140,13 @@ describe("the config editor", () => {
     expect(saved().jsonData.topics).toEqual([]);
   });
 
+  test("an invalid entry of a list or a table has its error", async () => {
+    await openSettings({ jsonData: { topics: ["a", 5], labels: { a: "b", c: 7 } } });
+    expect(screen.getByText("expected a string, got 5")).toBeTruthy();
+    expect(screen.getByText("expected a string, got 7")).toBeTruthy();
+    expect(screen.getAllByRole("alert")).toHaveLength(2);
+  });
+
   test("a full list has no button to add entries", async () => {
     const { user } = await openSettings();
     await user.click(screen.getByRole("button", { name: "Add to Renamed" }));

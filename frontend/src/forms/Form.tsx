@@ -145,7 +145,6 @@ const WIDE = new Set<Field["kind"]>(["list", "map", "group", "union", "json"]);
 function FieldRow(props: FieldProps) {
   const { field, value, context, path } = props;
   const [touched, setTouched] = React.useState(false);
-  const error = validate(field, value, { variables: context.variables !== undefined });
   const range = field.kind === "number" ? rangeOf(field) : "";
   const onDone = () => {
     setTouched(true);
@@ -157,7 +156,7 @@ function FieldRow(props: FieldProps) {
       label={field.label}
       help={helpWithRange(field.help, range)}
       required={field.required}
-      error={touched || !isEmpty(value) ? error : ""}
+      error={touched || !isEmpty(value) ? errorOf(props) : ""}
       wide={WIDE.has(field.kind)}
     >
       <FieldInput {...props} context={{ ...context, onDone }} />
@@ -187,6 +186,24 @@ function objectOf(field: Field, value: unknown): Values | undefined {
   return isObject(shown) ? shown : undefined;
 }
 
+function errorOf({ field, value, context }: FieldProps): string {
+  return validate(field, value, { variables: context.variables !== undefined });
+}
+
+function isInvalid(props: FieldProps): boolean {
+  return !isEmpty(props.value) && errorOf(props) !== "";
+}
+
+/** The input of one entry of a list or a table, which has no row of its own, and its error. */
+function EntryInput(props: FieldProps) {
+  return (
+    <>
+      <FieldInput {...props} />
+      {isInvalid(props) ? <div role="alert">{errorOf(props)}</div> : null}
+    </>
+  );
+}
+
 /** The input of one value, without its label. */
 function FieldInput(props: FieldProps) {
   const { field, value, onChange, context, path } = props;
@@ -196,7 +213,7 @@ function FieldInput(props: FieldProps) {
     label: field.label,
     disabled: context.disabled,
     placeholder: placeholderOf(field, value),
-    invalid: !isEmpty(value) && validate(field, value, { variables: context.variables !== undefined }) !== "",
+    invalid: isInvalid(props),
     onDone: context.onDone,
   };
   switch (field.kind) {
@@ -243,7 +260,8 @@ function textOf(value: unknown): string {
 }
 
 /** A text input: also for numbers, and for values of another type that an older class saved. */
-function TextInput({ field, value, onChange, context, path }: FieldProps) {
+function TextInput(props: FieldProps) {
+  const { field, value, onChange, context, path } = props;
   const { widgets, suggest } = context;
   const numeric = field.kind === "number";
   const parse = (text: string, done: boolean) => (numeric ? parseNumber(text, done) : text);
@@ -266,7 +284,7 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
     label: field.label,
     disabled: context.disabled,
     placeholder: placeholderOf(field, value),
-    invalid: !isEmpty(value) && validate(field, value, { variables: context.variables !== undefined }) !== "",
+    invalid: isInvalid(props),
     onDone,
     value: textOf(value),
     onChange: (typed: string) => change(parse(typed, false)),
@@ -283,7 +301,8 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
   return <widgets.Text {...input} numeric={numeric} multiline={field.kind === "text" && field.multiline} />;
 }
 
-function SelectInput({ field, value, onChange, context, path }: FieldProps<SelectField>) {
+function SelectInput(props: FieldProps<SelectField>) {
+  const { field, value, onChange, context, path } = props;
   const { widgets, variables } = context;
   const chosen = isEmpty(value) && !isNull(field, value) ? field.default : value;
   const choices = field.options.map((option) => ({
@@ -312,7 +331,7 @@ function SelectInput({ field, value, onChange, context, path }: FieldProps<Selec
       label={field.label}
       disabled={context.disabled}
       placeholder={placeholderOf(field, value) || "Choose"}
-      invalid={!isEmpty(value) && validate(field, value, { variables: variables !== undefined }) !== ""}
+      invalid={isInvalid(props)}
       value={key}
       choices={choices}
       onChange={select}
@@ -488,7 +507,7 @@ function ListInput({ field, value, onChange, context, path }: FieldProps<ListFie
                 }
           }
         >
-          <FieldInput
+          <EntryInput
             field={{ ...field.item, label: `${field.label} ${index + 1}` }}
             value={entry}
             onChange={(next) =>
@@ -563,7 +582,7 @@ function MapInput({ field, value, onChange, context, path }: FieldProps<MapField
             onChange={(text) => replace(index, [text, entry])}
             onDone={context.onDone}
           />
-          <FieldInput
+          <EntryInput
             field={{ ...field.item, label: `${field.label} ${index + 1}: value` }}
             value={entry}
             onChange={(next) => replace(index, [key, next ?? newEntry(field.item)])}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds._grpc.decode import Decoder
+from aiostream_ds._grpc.decode import Decoder, ShortParts
 from aiostream_ds._grpc.message_cache import CachingMessageDecoder
 from aiostream_ds._pb import pluginv2 as pb
 
@@ -152,6 +152,20 @@ def test_short_headers_are_decoded_once_and_long_ones_and_secrets_are_not_kept()
     data = bytes(pb.DataSourceInstanceSettings(decrypted_secure_json_data=secrets))
     one, two = read(data).decrypted_secure_json_data, read(data).decrypted_secure_json_data
     assert one == two == secrets and one["password"] is not two["password"]
+
+
+def test_short_parts_are_decoded_once_and_bounded_in_number_and_size() -> None:
+    parts = ShortParts(Decoder(pb.TimeRange).parse)
+    data = bytes(pb.TimeRange(from_epoch_ms=1, to_epoch_ms=2))
+    assert parts[data] is parts[bytes(bytearray(data))]
+    assert parts[data] == pb.TimeRange(from_epoch_ms=1, to_epoch_ms=2)
+    for number in range(600):
+        assert parts[bytes(pb.TimeRange(from_epoch_ms=number))].from_epoch_ms == number
+        assert len(parts) <= 256
+    longer = data + b"\xfa\x01\x40" + b"x" * 64  # a field of a newer host
+    assert parts[longer] == parts[data] and longer not in parts
+    with pytest.raises(ValueError, match="truncated"):
+        parts[data[:-1]]
 
 
 def test_fields_that_are_not_wanted_are_skipped_whatever_their_type() -> None:

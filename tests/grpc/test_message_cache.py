@@ -64,6 +64,13 @@ def entry(key: bytes, value: bytes) -> bytes:
     return field(6, field(1, key) + field(2, value))
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The number of messages that are kept in this test."""
+    monkeypatch.setattr("aiostream_ds._grpc.message_cache._ITEMS", 300)
+    return 300
+
+
 def test_the_same_bytes_give_the_same_message_also_of_a_class_without_maps() -> None:
     parse = CachingMessageDecoder(pb.TimeRange)
     data = bytes(pb.TimeRange(from_epoch_ms=1, to_epoch_ms=2))
@@ -149,11 +156,11 @@ def test_a_truncated_context_is_rejected_when_the_whole_one_is_kept() -> None:
             parse(data)
 
 
-def test_what_is_kept_is_bounded_in_messages_and_bytes() -> None:
-    parse = CachingMessageDecoder(pb.PluginContext, items=256)
+def test_what_is_kept_is_bounded_in_messages_and_bytes(few: int) -> None:
+    parse = CachingMessageDecoder(pb.PluginContext)
     for number in range(600):
         parse(encoded(login=f"user {number}"))
-        assert kept(parse) <= 256
+        assert kept(parse) <= few
     parse = CachingMessageDecoder(pb.PluginContext)
     large = {"GF_X": "x" * 60_000}
     for number in range(200):
@@ -164,16 +171,16 @@ def test_what_is_kept_is_bounded_in_messages_and_bytes() -> None:
     assert parse(data) == parse(data) and parse(data) is not parse(data)
 
 
-def test_the_context_that_was_not_used_for_longest_is_dropped_first() -> None:
-    parse = CachingMessageDecoder(pb.PluginContext, items=300)
-    first = [parse(encoded(login=f"user {number}")) for number in range(300)]
+def test_the_context_that_was_not_used_for_longest_is_dropped_first(few: int) -> None:
+    parse = CachingMessageDecoder(pb.PluginContext)
+    first = [parse(encoded(login=f"user {number}")) for number in range(few)]
     used = first[0], first[150]
     assert parse(encoded(login="user 0")) is first[0]
     assert parse(encoded(login="user 150")) is first[150]
-    for number in range(300, 598):
+    for number in range(few, 2 * few - 2):
         parse(encoded(login=f"user {number}"))
     left = [each.message for each in parse.kept()]
-    assert len(left) == 300 and left[:2] == list(used)
+    assert len(left) == few and left[:2] == list(used)
     assert parse(encoded(login="user 0")) is first[0]
     assert parse(encoded(login="user 1")) is not first[1]
 
@@ -207,9 +214,9 @@ def test_few_messages_that_begin_alike_are_kept() -> None:
     assert values == [f"{number:07}" for number in range(84, 100)]
 
 
-def test_what_is_dropped_leaves_nothing() -> None:
-    parse = CachingMessageDecoder(pb.PluginContext, items=10)
-    for number in range(30):
+def test_what_is_dropped_leaves_nothing(few: int) -> None:
+    parse = CachingMessageDecoder(pb.PluginContext)
+    for number in range(2 * few):
         parse(encoded(login=f"user {number}" * (number % 3 + 1)))
     parse.forget(lambda _: True)
     assert not parse._found and not parse._bytes and kept(parse) == 0

@@ -10,13 +10,16 @@ from typing import Any, Generic, TypeVar
 
 import betterproto2
 
-__all__ = ["Decoder", "position_after", "read_varint"]
+__all__ = ["Decoder", "ShortParts", "position_after", "read_varint"]
 
 T = TypeVar("T", bound=betterproto2.Message)
 
-_CACHED_MAP, _PAIRS, _PAIR_BYTES = "headers", 256, 64
-"""The map whose entries are cached, how many, and how large each may be: tokens are longer. Other
-maps, which may have secrets, are in messages that are cached as a whole."""
+_CACHED_MAP = "headers"
+"""The map whose entries are cached. Other ones may have secrets, and are in messages that are cached
+as a whole."""
+
+_PARTS, _PART_BYTES = 256, 64
+"""How many short parts of messages are cached, and how large each may be: tokens are longer."""
 
 _NUMBER, _SET, _APPEND, _PUT, _SKIP = range(5)
 
@@ -72,7 +75,7 @@ class Decoder(Generic[T]):
         if field.proto_type == betterproto2.TYPE_MAP:
             decode = Decoder(kind, self._decoders)._decode_pair
             is_cached = name == _CACHED_MAP
-            return 2, _PUT, _Pairs(decode).__getitem__ if is_cached else decode
+            return 2, _PUT, ShortParts(decode).__getitem__ if is_cached else decode
         wire_type, convert = _conversion(field, kind, self._decoders)
         if wire_type == 2:
             return 2, _APPEND if field.repeated else _SET, convert
@@ -162,19 +165,20 @@ class Decoder(Generic[T]):
         return pair.key, pair.value
 
 
-class _Pairs(dict[bytes, tuple[Any, Any]]):
-    """Decoded map entries by their bytes. `pairs[data]` decodes what is not in it."""
+class ShortParts(dict[bytes, Any]):
+    """Decoded map entries or messages by their bytes. `parts[data]` decodes what is not in it. Do
+    not change the objects."""
 
-    def __init__(self, decode: Callable[[bytes], tuple[Any, Any]]) -> None:
+    def __init__(self, decode: Callable[[bytes], Any]) -> None:
         self._decode = decode
 
-    def __missing__(self, data: bytes) -> tuple[Any, Any]:
-        pair = self._decode(data)
-        if len(data) <= _PAIR_BYTES:
-            if len(self) >= _PAIRS:
+    def __missing__(self, data: bytes) -> Any:
+        part = self._decode(data)
+        if len(data) <= _PART_BYTES:
+            if len(self) >= _PARTS:
                 self.clear()
-            self[data] = pair
-        return pair
+            self[data] = part
+        return part
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:

@@ -37,12 +37,11 @@ _Split = Callable[[bytes, int, int], list[bytes]]
 class CachingMessageDecoder(Generic[T]):
     """A function that decodes `kind` and returns the same object for the same message, in whatever
     order its map entries are. Every byte is compared with those of the kept message. Do not change
-    that object. At most `items` messages are kept, those that were used last."""
+    that object. The messages that were used last are kept."""
 
-    def __init__(self, kind: type[T], items: int = _ITEMS) -> None:
+    def __init__(self, kind: type[T]) -> None:
         self._parse = Decoder(kind).parse
         self._maps = _Maps(kind)
-        self._items = items
         # by the length of a message: how long its start is, and by that start what is kept
         self._found: dict[int, dict[int, dict[bytes, list[_Kept]]]] = {}
         self._kept: OrderedDict[_Kept, None] = OrderedDict()  # the one used last is the last
@@ -81,7 +80,7 @@ class CachingMessageDecoder(Generic[T]):
         self._bytes += kept.size
         if len(alike) > _ALIKE:
             self._drop(alike[0])
-        while len(self._kept) > self._items or self._bytes > _BYTES:
+        while len(self._kept) > _ITEMS or self._bytes > _BYTES:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, kept: "_Kept") -> None:

@@ -15,8 +15,7 @@ from aiostream_ds._grafana.replies import Answer, Piece
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grafana.table_reading import INLINE_ROWS
 from aiostream_ds._grpc.call import Call
-from aiostream_ds._grpc.decode import Decoder
-from aiostream_ds._grpc.message_cache import CachingMessageDecoder
+from aiostream_ds._grpc.decode import Decoder, ShortParts
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._thread_limits import run_in_thread
@@ -39,8 +38,8 @@ class DataService(Service):
     @cached_property
     def _decode_query(self) -> Callable[[bytes], pb.DataQuery]:
         # the panels of a dashboard ask for one range
-        ranges = CachingMessageDecoder(pb.TimeRange, items=256)
-        return Decoder(pb.DataQuery, {**self._decoders, pb.TimeRange: ranges}).parse
+        ranges = ShortParts(Decoder(pb.TimeRange).parse)
+        return Decoder(pb.DataQuery, {**self._decoders, pb.TimeRange: ranges.__getitem__}).parse
 
     def methods(self) -> Mapping[str, Method]:
         """The service's methods by gRPC path."""

@@ -15,8 +15,8 @@ __all__ = ["Decoder", "ShortParts", "position_after", "read_varint"]
 T = TypeVar("T", bound=betterproto2.Message)
 
 _CACHED_MAP = "headers"
-"""The map whose entries are cached. Other ones may have secrets, and are in messages that are cached
-as a whole."""
+"""The map whose entries are cached. Other maps, which may have secrets, are in messages that are
+cached as a whole."""
 
 _PARTS, _PART_BYTES = 256, 64
 """How many short parts of messages are cached, and how large each may be: tokens are longer."""

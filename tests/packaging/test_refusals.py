@@ -23,7 +23,7 @@ from tests.kinds import Kinds
 
 from .conftest import Package
 
-pytestmark = pytest.mark.slow  # makes folders
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]  # makes folders and packages
 
 
 def files(folder: Path, *names: str) -> Path:

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from aiostream_ds._cluster.engine import (
+    LARGEST_NUMBER,
     START,
     Appended,
     Engine,
@@ -282,6 +283,9 @@ class EngineContract:
             page = await b.read("c", after, 2)
             assert [each.id for each in page.entries] == ids[number + 1 : number + 3]
             assert not page.truncated
+        for term in {each.term for each in ids}:
+            found = (await b.read("c", EntryId(term - 1, LARGEST_NUMBER), 100)).entries
+            assert [each.id for each in found] == [each for each in ids if each.term >= term]
 
     async def test_the_last_page_is_known_as_the_end(self, a):
         term = (await a.take("c", "a", b"1")).term

@@ -62,6 +62,7 @@ class Scenario:
     latency: float = 0.004
     missed: float = 0.0
     entries: int = 400
+    tail: int = 100  # messages that a process reads when it joins
     actions: dict[str, int] = field(
         default_factory=lambda: {
             "view": 6,
@@ -218,6 +219,7 @@ class Process:
             lease=LEASE,
             grace=GRACE,
             longest_check=LONGEST_CHECK,
+            tail=history.scenario.tail,
             clock=lambda: loop.time() + skew,
             wall_clock=lambda: loop.time() + skew / 20,
             random=random.Random(history.random.getrandbits(32)),

@@ -226,6 +226,62 @@ def test_a_reader_joins_at_the_end_with_the_tail(log):
     assert reader.payloads == [b"new"]
 
 
+def test_who_needs_the_newest_message_only_reads_the_end_of_the_log(log):
+    for n in range(300):
+        log.write(b"%d" % n, CursorRange("e", n, n + 1))
+    reader = Reader(log)
+    assert [m.payload for m in reader.join(tail=1)] == [b"299"]
+    assert reader.reads == [log.entries[-3].id]
+    reader.follow(log.write(b"new", CursorRange("e", 300, 301)))
+    assert reader.payloads == [b"new"] and reader.resets == []
+
+
+@pytest.mark.parametrize(("takes", "reads"), [(0, 1), (1, 2), (3, 4), (20, 9)])
+def test_who_needs_the_newest_message_only_reads_the_last_terms_if_these_are_short(
+    log, takes, reads
+):
+    for n in range(300):
+        log.write(b"%d" % n, CursorRange("e", n, n + 1))
+    log.term(200)
+    log.write(b"300", CursorRange("e", 300, 301))
+    for take in range(takes):
+        log.term(201 + take)
+    reader = Reader(log)
+    assert [m.payload for m in reader.join(tail=1)] == [b"300"]
+    assert len(set(reader.reads)) == reads + (takes == 20)  # the schema is asked for, too
+    assert (START in reader.reads) == (takes == 20)
+    assert (reader.follower.term, reader.follower.owner) == (log.last.term, "a")
+    reader.follow(log.write(b"new", CursorRange("e", 301, 302)))
+    assert reader.payloads == [b"new"] and reader.resets == []
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_the_newest_message_of_a_log_that_has_dropped_the_others_is_found(log, kept):
+    log.write(b"0", CursorRange("e", 0, 1))
+    log.write(b"1", CursorRange("e", 1, 2))
+    log.term(200)
+    log.term(201)
+    log.trim(kept)
+    tail = Reader(log).join(tail=1)
+    assert [m.payload for m in tail] == [b"1"][: kept == 3]
+
+
+def test_who_has_joined_by_the_newest_message_does_not_lose_or_repeat_some_after_a_loss(log):
+    for n in range(20):
+        log.write(b"%d" % n, CursorRange("e", n, n + 1))
+    log.term(200)
+    for n in range(20, 25):
+        log.write(b"%d" % n, CursorRange("e", n, n + 1))
+    reader = Reader(log)
+    assert [m.payload for m in reader.join(tail=1)] == [b"24"]
+    log.lose(6)
+    log.before = MessageId(1, 20)
+    start = log.term(300, "c")  # who has not received those
+    assert reader.follower.lost_messages() == []
+    reader.follow(start, *(log.write(b"%d" % n, CursorRange("e", n, n + 1)) for n in range(20, 27)))
+    assert reader.payloads == [b"25", b"26"] and reader.resets == []
+
+
 def test_a_term_is_known_whose_first_entry_the_log_has_no_more(log):
     log.write(b"0")
     reader = Reader(log)

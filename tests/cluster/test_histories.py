@@ -14,6 +14,7 @@ SCENARIOS = {
     "missed notifications": Scenario(missed=0.2, seconds=15),
     "short log": Scenario(entries=5, nodes=2, channels=1),
     "from now": Scenario(is_numbered=False),
+    "newest message": Scenario(tail=1, entries=100),
     "short": Scenario(nodes=2, channels=1, seconds=7),
     "closed connections": Scenario(
         actions={

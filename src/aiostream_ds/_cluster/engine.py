@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = [
+    "LARGEST_NUMBER",
     "READ_BYTES",
     "START",
     "Appended",
@@ -44,6 +45,9 @@ class EntryId(NamedTuple):
 
 START = EntryId(0, 0)
 """Before the first entry of a log."""
+
+LARGEST_NUMBER = (1 << 63) - 1
+"""An entry of this number is after all others of its term, and before the next one."""
 
 READ_BYTES = 4 << 20
 """A page ends with the entry with which it has so many bytes: memory is bounded by this and the

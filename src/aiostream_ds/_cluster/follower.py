@@ -4,7 +4,8 @@ Notifications are fast and may be missed; the log is the truth. An event is acce
 follows the last one that was accepted, by its id and by its message. Otherwise the log is read:
 
     after `position`   entries were missed
-    near its end       the log is not the one that was read before: the engine has lost entries
+    near its end       the log is not the one that was read before: the engine has lost entries;
+                       or this reader joins
     from the start     what is near its end does not connect to what was received
 
 A log that is read from the start has messages of the time before this reader came. The first one
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from aiostream_ds._cluster.engine import START, Entry, EntryId, LogPage
+from aiostream_ds._cluster.engine import LARGEST_NUMBER, START, Entry, EntryId, LogPage
 from aiostream_ds._cluster.entries import (
     NO_MESSAGE,
     BadEntry,
@@ -39,6 +40,7 @@ __all__ = ["LogFollower"]
 
 _PAGE = 256  # entries of a read
 _NEAR = 64  # entries before the end of a log, from where one is read that has changed
+_STEPS = 8  # entries without a message, after which a log is read from its start
 _EVENTS = 64  # events that are kept while the log is read
 _RUNS = 512  # runs whose messages are known as received: more than a log has
 _STARTS = 64
@@ -204,7 +206,7 @@ class LogFollower:
         if not isinstance(request, LogRead):
             return
         if self._is_new_log:
-            self._page_of_changed_log(request, page)
+            self._page_of_changed_log(page)
         elif page.last < self.position:
             self.regressed = True
             self._read_changed_log(page.last, _NEAR)
@@ -348,12 +350,22 @@ class LogFollower:
     # -- the log ---------------------------------------------------------------------------------
 
     def _read_changed_log(self, last: EntryId, near: int) -> None:
-        """Read a log whose entries may not be those that were read before."""
+        """Read a log whose entries may not be those that were read before: so many before the last
+        one."""
         self._is_new_log = self.regressed = True
-        after = EntryId(last.term, max(last.number - near, 0))
-        self._is_near = last > START and after.number > 0
-        self.request = LogRead(after, _PAGE)
         self.known_end = last
+        self._read_before(last, near)
+
+    def _read_before(self, last: EntryId, near: int) -> None:
+        """Read a log near its end, or from its start if the last term is short. Who joins, and
+        wants one message only, reads the last term then."""
+        after = START
+        if last.number > near:
+            after = EntryId(last.term, last.number - near)
+        elif last > START and self._tail is not None and self._tail.maxlen == 1:
+            after = EntryId(last.term - 1, LARGEST_NUMBER)
+        self._is_near = after > START
+        self.request = LogRead(after, _PAGE)
         if not self._is_near:
             self._read_from_start()
 
@@ -362,15 +374,24 @@ class LogFollower:
         self._searched = _Older(0, False) if self._received else None
         self.request = LogRead(START, _PAGE)
 
-    def _page_of_changed_log(self, request: LogRead, page: LogPage) -> None:
+    def _page_of_changed_log(self, page: LogPage) -> None:
         if self._is_near and self._needs_earlier(page):
-            self._read_from_start()
+            self._read_earlier(page)
         elif self._searched is None:
-            self._accept_changed_log(request, page)
+            self._accept_changed_log(page)
         else:
-            self._search(self._searched, request, page)
+            self._search(self._searched, page)
 
-    def _search(self, older: "_Older", request: LogRead, page: LogPage) -> None:
+    def _read_earlier(self, page: LogPage) -> None:
+        """The end of the log has no message, or none that connects to what was received."""
+        before = page.entries[0].previous if page.entries else START
+        is_joining = self._tail is not None and len(page.entries) < _STEPS
+        if is_joining and before > START and not page.truncated:
+            self._read_before(before, 1)
+        else:
+            self._read_from_start()
+
+    def _search(self, older: "_Older", page: LogPage) -> None:
         """Go on with the first message that was received before."""
         for index, entry in enumerate(page.entries):
             content = self._content(entry)
@@ -381,8 +402,7 @@ class LogFollower:
                 if older.has_messages and content.id.run != older.run:
                     # it was appended again, so that those before it may be new
                     self._may_have_missed_some()
-                rest = page._replace(entries=page.entries[index:])
-                self._accept_changed_log(LogRead(entry.previous, _PAGE), rest)
+                self._accept_changed_log(page._replace(entries=page.entries[index:]))
                 return
             elif content is not None:
                 older = older._replace(has_messages=True)
@@ -408,10 +428,10 @@ class LogFollower:
             self._has_delivered = False  # the next message has nothing to follow
             self._reset("the log has changed: messages in it may not have been received")
 
-    def _accept_changed_log(self, request: LogRead, page: LogPage) -> None:
+    def _accept_changed_log(self, page: LogPage) -> None:
         self._is_new_log = self._is_near = False
         self._searched = None
-        self.position = request.after if page.entries else page.last
+        self.position = page.entries[0].previous if page.entries else page.last
         if not self._received:
             self._joined_at = self.position
         self.known_end = page.last

@@ -20,10 +20,18 @@ __all__ = ["ChannelMember", "MemberNode", "give_up"]
 class ChannelMember(Participation):
     """One channel on one node. `join_in` is its life; the node calls the other methods."""
 
-    __slots__ = ("_claim_start", "_has_left", "_upstream")
+    __slots__ = ("_claim_start", "_has_left", "_tail", "_upstream")
 
-    def __init__(self, node: MemberNode, name: str, source: UpstreamSource, sink: Sink) -> None:
+    def __init__(
+        self,
+        node: MemberNode,
+        name: str,
+        source: UpstreamSource,
+        sink: Sink,
+        tail: int | None = None,
+    ) -> None:
         super().__init__(node, name, source, sink)
+        self._tail = node.options.tail if tail is None else tail
         self._upstream = UpstreamRun(self)
         self._has_left = False
         self._claim_start: bytes | None = None
@@ -137,7 +145,7 @@ class ChannelMember(Participation):
         if self.has_joined:
             follower.rejoin(ownership.last)
         else:
-            follower.join(ownership.last, self.options.tail)
+            follower.join(ownership.last, self._tail)
         await self.catch_up()
         self.set_joined()
         if self.role is Role.LOCAL:

@@ -176,13 +176,21 @@ class ClusterNode:
         finally:
             await self.engine.aclose()
 
-    async def run_channel(self, channel: str, source: UpstreamSource, sink: Sink) -> None:
+    async def run_channel(
+        self, channel: str, source: UpstreamSource, sink: Sink, tail: int | None = None
+    ) -> None:
         """Share a channel with the other nodes, as long as this node has subscribers.
 
         Returns when the source of the owner has ended, when the node's context is left, or as
         `set_subscribed` describes. Cancel it to leave at once: an owner closes its source first and
         then gives the channel up, so that another node with subscribers takes it within a round
         trip.
+
+        Args:
+            channel: its name.
+            source: opened on the owner.
+            sink: gets the messages.
+            tail: the most messages that `Sink.joined` needs; None: those of the node's options.
 
         Raises:
             RuntimeError: the channel runs on this node already, or the node's context was left.
@@ -192,7 +200,7 @@ class ClusterNode:
             raise RuntimeError(f"{channel}: the node does not run")
         if channel in self._members:
             raise RuntimeError(f"{channel}: the channel runs on this node already")
-        member = self._members[channel] = ChannelMember(self, channel, source, sink)
+        member = self._members[channel] = ChannelMember(self, channel, source, sink, tail)
         try:
             with anyio.CancelScope() as self._scopes[channel]:
                 if (ended := self._giving_up.get(channel)) is not None:

@@ -329,7 +329,9 @@ class _Session:
             return
         self._is_running = True
         try:
-            await self._node.run_channel(self._name, self._channel.messages, self._channel)
+            # rows with cursors are in the history: their newest position is needed
+            tail = 1 if self.row_log is None else None
+            await self._node.run_channel(self._name, self._channel.messages, self._channel, tail)
         finally:
             self._is_running = False
             if self.row_log is not None:

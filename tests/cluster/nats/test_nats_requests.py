@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from aiostream_ds._cluster.engine import START, Appended, EntryId, Reconnected
+from aiostream_ds._cluster.engine import (
+    LARGEST_NUMBER,
+    START,
+    Appended,
+    EntryId,
+    Reconnected,
+)
+from aiostream_ds._cluster.nats import nats_tails
 from aiostream_ds._cluster.nats.nats_client import NatsClient
 from tests.cluster.nats.engines import Writer, engine, next_event
 
@@ -66,6 +73,7 @@ async def test_channels_that_were_watched_are_taken_without_a_question_for_their
 
 
 async def test_a_node_joins_long_logs_with_few_requests(nats, monkeypatch):
+    monkeypatch.setattr(nats_tails, "_FRESH", 60.0)  # however slow the machine is
     async with engine(nats, "a") as a, engine(nats, "b") as b:
         writers = [Writer(a, name, "a") for name in NAMES]
         for writer in writers:
@@ -87,6 +95,29 @@ async def test_a_node_joins_long_logs_with_few_requests(nats, monkeypatch):
             await asyncio.gather(*map(join, writers))
         # of each: the last message, a page, the message with the schema; together: the leases
         assert requests["DIRECT.GET"] <= 3 * len(NAMES) + 10
+
+
+async def test_a_young_term_is_joined_without_what_was_before(nats, monkeypatch):
+    monkeypatch.setattr(nats_tails, "_FRESH", 60.0)
+    async with engine(nats, "a") as a, engine(nats, "b") as b, engine(nats, "c") as c:
+        for name in NAMES:
+            old, young = Writer(a, name, "a"), Writer(b, name, "b")
+            await old.take()
+            await old.write(20)
+            await a.resign(name, "a", old.last.term)
+            await young.take()
+            await young.write(1)
+
+        async def join(name: str) -> None:
+            await c.watch(name)
+            last = (await c.take(name, "c", b"x")).last
+            page = await c.read(name, EntryId(last.term - 1, LARGEST_NUMBER), 256)
+            assert [each.id for each in page.entries] == [EntryId(last.term, 0), last]
+            assert not page.truncated
+
+        with counted(monkeypatch) as requests:
+            await asyncio.gather(*map(join, NAMES))
+        assert requests["DIRECT.GET"] <= 2 * len(NAMES) + 10
 
 
 async def test_a_node_that_joins_does_not_miss_what_comes_after_its_first_question(nats):

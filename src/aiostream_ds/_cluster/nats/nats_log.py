@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Container
 from typing import TypeGuard
 
 from aiostream_ds._cluster.engine import (
+    LARGEST_NUMBER,
     READ_BYTES,
     START,
     EngineError,
@@ -394,6 +395,8 @@ class ChannelLogs:
         known = self._sequences.get(channel, after)
         if known is not None and known <= last.sequence:
             return known, 0
+        if after == (last.id.term - 1, LARGEST_NUMBER):
+            return last.first or last.sequence, 0
         if after.term != last.id.term or not last.first:
             return None
         spare = max((last.id.number - after.number) // 4, _NEAR)

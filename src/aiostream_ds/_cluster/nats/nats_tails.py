@@ -9,7 +9,7 @@ from aiostream_ds._cluster.nats.nats_entries import LogMessage, SchemaPlace
 __all__ = ["KnownSequences", "LastMessages", "Tail", "Tails", "tail_after"]
 
 _SEQUENCES = 50_000
-_FRESH = 0.5
+_FRESH = 2.0
 """Seconds for which the last message of a log needs not be asked for again."""
 
 

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from aiostream_ds._cluster.message_cipher import Cipher
-from aiostream_ds._store_replication import store_chain, store_filling
+from aiostream_ds._store_replication import store_chain, store_filling, store_replica
 from aiostream_ds.sources.push import Pushed
 from aiostream_ds.stores import Retention
 from aiostream_ds.testing import Grafana, serve_in_memory
@@ -308,7 +308,8 @@ async def test_a_store_with_the_cursors_of_other_rows_is_not_mixed_with_them(tmp
         assert [n for _, n in (await stored(grafana))[0]] == list(range(8))
 
 
-async def test_rows_that_wait_for_the_engine_have_a_bound(tmp_path):
+async def test_rows_that_wait_for_the_engine_have_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_replica, "WAIT_SECONDS", 60.0)  # a slow machine decodes for long
     engine = ModelServer()
     fast = {"bytesPerSecond": 1_000_000_000, "rowsPerSecond": 1_000_000_000}  # of a fast machine
     async with servers(tmp_path, number=1, engine=engine, **fast) as found:

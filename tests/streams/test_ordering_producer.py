@@ -190,7 +190,7 @@ async def test_the_size_of_a_batch_is_measured_by_yields_not_by_rows(parts):
 
     def heavy(rows):
         sizes.append(len(rows))
-        return [Packet(SCHEMA, b"x" * 100 * len(rows), len(rows))]
+        return [Packet(SCHEMA, b"x" * 200 * len(rows), len(rows))]
 
     async def generator():
         for start in range(0, 100_000, 100):
@@ -201,7 +201,7 @@ async def test_the_size_of_a_batch_is_measured_by_yields_not_by_rows(parts):
     async for received in stage.subscription:
         total += sum(packet.rows for _, packet in received)
     assert total == 100_000 and stage.subscription.statistics().dropped_rows == 0
-    assert sizes[0] == 6400 and set(sizes[1:]) == {600}, "64 KiB are 6 yields of 100 rows"
+    assert sizes[0] == 6400 and set(sizes[1:]) == {600}, "128 KiB are 6 yields of 100 rows"
 
 
 async def test_a_row_that_cannot_be_sorted_fails_the_channel_after_the_rows_before_it(parts):

@@ -63,7 +63,7 @@ BATCH_BYTES: Annotated[
     Meta(
         description="Encoded bytes after which a stream that never waits yields to the event loop."
     ),
-] = 64 * 1024
+] = 128 * 1024
 
 PACKET_BYTES: Annotated[
     int,

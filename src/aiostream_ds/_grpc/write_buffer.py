@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["COPIED_BYTES", "FLUSH_BYTES", "FLUSH_CHUNKS", "WriteBuffer"]
 
-FLUSH_BYTES = 128 * 1024
+FLUSH_BYTES = 256 * 1024
 """Buffered bytes at which the buffer is flushed at once, and after which a stream that writes
 yields to the event loop. A batch of rows is half as large, so it is written whole."""
 

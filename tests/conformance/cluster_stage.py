@@ -68,7 +68,7 @@ class Stage:
     async def wait_until_settled(self, names: Sequence[str]) -> None:
         """The same, and until the fault before was over for some time."""
         await self.wait_until_one_run(names)
-        await anyio.sleep(self.last_fault + SETTLED - time.monotonic())
+        await anyio.sleep(max(self.last_fault + SETTLED - time.monotonic(), 0))
 
     async def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Raises AssertionError, with what is missing, if it takes longer."""

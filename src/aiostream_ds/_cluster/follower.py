@@ -364,9 +364,10 @@ class LogFollower:
             after = EntryId(last.term, last.number - near)
         elif last > START and self._tail is not None and self._tail.maxlen == 1:
             after = EntryId(last.term - 1, LARGEST_NUMBER)
-        self._is_near = after > START
-        self.request = LogRead(after, _PAGE)
-        if not self._is_near:
+        if after > START:
+            self._is_near = True
+            self.request = LogRead(after, _PAGE)
+        else:
             self._read_from_start()
 
     def _read_from_start(self) -> None:

@@ -62,8 +62,12 @@ class OwnedLog:
         try:
             await self._append(self._channel.follower.again(message))
         except EntryTooLarge:  # with its schema
-            self._channel.node.counters.too_large += 1
-            self._channel.follower.skipped(message)
+            self._skip(message)
+
+    def _skip(self, message: ChannelMessage) -> None:
+        """A message is too large for the engine."""
+        self._channel.node.counters.too_large += 1
+        self._channel.follower.skipped(message)
 
     async def _take_again(self) -> bool:
         """The engine has lost entries: begin a new term."""
@@ -136,8 +140,7 @@ class OwnedLog:
         try:
             await self._append(message)
         except EntryTooLarge as error:
-            channel.node.counters.too_large += 1
-            follower.skipped(message)
+            self._skip(message)
             channel.reset(f"a message is too large for the engine: {error}")
             return True
         return follower.has_received(id)

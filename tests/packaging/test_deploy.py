@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import jsonschema
@@ -34,6 +35,8 @@ IMAGE = "registry.example:5000/acme-plant-datasource:1.2.3"
 URL = "https://example.com/acme-plant-datasource-1.2.3.linux_amd64.zip"
 PREINSTALL = f"acme-plant-datasource@1.2.3@{URL}"
 FOLDER = "/srv/my plugins/acme-plant-datasource"
+WHATEVER_A_URL_MAY_HAVE = "https://[2001:db8::1]:80/~a/$b/$(c)/d'e!f&g*h+i=%2C?j:k=l:"
+WHATEVER_A_FOLDER_MAY_HAVE = """/srv/$HOME/${x}/a:b #c'd"e\\f, {{ g }} %h $$/ü"""
 
 
 def described(kind: str, **origin: Any) -> Any:
@@ -133,10 +136,43 @@ def test_compose_files_follow_the_schema(origin: dict[str, Any]) -> None:
     if "url" in origin:
         assert grafana["environment"]["GF_PLUGINS_PREINSTALL_SYNC"] == PREINSTALL
     elif "folder" in origin:
-        assert grafana["volumes"] == [f"{FOLDER}:/var/lib/grafana/plugins/{identifier}:ro"]
+        (volume,) = grafana["volumes"]
+        assert volume["source"] == FOLDER
+        assert volume["target"] == f"/var/lib/grafana/plugins/{identifier}"
     else:
         assert composed["services"]["plugin"]["command"] == ["install", "/plugins"]
         assert composed["volumes"].keys() == {"plugins"}
+
+
+def test_a_url_is_read_as_it_is() -> None:
+    expected = f"acme-plant-datasource@1.2.3@{WHATEVER_A_URL_MAY_HAVE}"
+    kinds = ("helm", "operator", "compose")
+    found = {kind: described(kind, url=WHATEVER_A_URL_MAY_HAVE) for kind in kinds}
+    assert found["helm"]["plugins"] == [expected]
+    assert found["operator"]["spec"]["config"]["plugins"]["preinstall_sync"] == expected
+    environment = found["compose"]["services"]["grafana"]["environment"]
+    assert without_variables(environment["GF_PLUGINS_PREINSTALL_SYNC"]) == expected
+    origin = Origin(url=WHATEVER_A_URL_MAY_HAVE)
+    line = describe_deployment("systemd", MANIFEST, origin).splitlines()[-1]
+    assert shlex.split(line) == [
+        f"Environment=GF_PLUGINS_PREINSTALL_SYNC={expected}".replace("%", "%%")
+    ]
+
+
+def test_compose_reads_a_folder_as_it_is() -> None:
+    composed = described("compose", folder=WHATEVER_A_FOLDER_MAY_HAVE)
+    (volume,) = composed["services"]["grafana"]["volumes"]
+    assert without_variables(volume.pop("source")) == WHATEVER_A_FOLDER_MAY_HAVE
+    assert volume == {
+        "type": "bind",
+        "target": "/var/lib/grafana/plugins/acme-plant-datasource",
+        "read_only": True,
+    }
+
+
+def without_variables(text: str) -> str:
+    """What Compose makes of a value: it replaces $NAME and ${NAME}, which must not be there."""
+    return Template(text).substitute()
 
 
 @pytest.mark.parametrize("origin", [{"url": URL}, {"folder": FOLDER}], ids=["url", "folder"])
@@ -173,7 +209,7 @@ def test_systemd_gets_a_url_and_a_folder_as_they_are(tmp_path: Path) -> None:
     require("images", analyze is not None, "systemd-analyze is not installed: scripts/roots")
     url = "https://example.com/my%20plugins/a%2Fb.zip"
     lines = describe_deployment("systemd", MANIFEST, Origin(url=url)).splitlines()
-    folder = tmp_path / "100 %h"
+    folder = tmp_path / "100 %h $HOME ${x} $$"
     lines += describe_deployment("systemd", MANIFEST, Origin(folder=str(folder))).splitlines()
     text = "\n".join(line for line in lines if line.startswith(("[", "Environment", "Exec")))
     folder.mkdir()
@@ -206,6 +242,13 @@ def test_a_volume_has_a_name_that_kubernetes_allows() -> None:
         ("helm", Origin(folder="/a"), "helm needs --image or --url, got --folder"),
         ("systemd", Origin(image=IMAGE), "systemd needs --folder or --url, got --image"),
         ("swarm", Origin(image=IMAGE), "expected helm, operator, compose, systemd, got 'swarm'"),
+        ("compose", Origin(image="$REGISTRY/a"), "image, such as registry.example/acme-clock-"),
+        ("helm", Origin(image="{{ .Values.a }}/b"), "got '{{ .Values.a }}/b'"),
+        ("helm", Origin(url="example.com/a.zip"), "--url must be an address with http://"),
+        ("helm", Origin(url="https://me:secret@example.com/a.zip"), "without , ; @ and #"),
+        ("operator", Origin(url="https://example.com/a;b.zip"), "write %2C, %3B, %40 and %23"),
+        ("operator", Origin(url="https://example.com/$__env{A}"), "got 'https://example.com/$__"),
+        ("systemd", Origin(folder="/a\nb"), "text without control characters, got '/a\\nb'"),
     ],
 )
 def test_what_does_not_fit_is_named(kind: str, origin: Origin, message: str) -> None:

@@ -4,6 +4,7 @@ Each text is complete for its purpose, and names what it does not know, such as 
 it was given.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,14 @@ __all__ = ["KINDS", "Origin", "describe_deployment"]
 
 _PLUGINS = "/var/lib/grafana/plugins"
 """Grafana's plugin folder in its image, and of its Debian and RPM packages."""
+
+_IMAGE = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9_.:/@\[\]-]*")
+
+_URL = re.compile(r"https?://(?:[A-Za-z0-9._~:/?\[\]!$&'()*+=-]|%[0-9A-Fa-f]{2})+")
+"""Without the characters at which Grafana ends an address: `,` and `@` separate the parts of its
+list of plugins, `;` and `#` begin a comment in grafana.ini."""
+
+_NOT_IN_FOLDERS = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")
 
 
 class Origin(NamedTuple):
@@ -36,7 +45,7 @@ def describe_deployment(kind: str, manifest: Mapping[str, Any], origin: Origin) 
     """The configuration for one of KINDS; `manifest` is the package's plugin.json.
 
     Raises:
-        PackagingError: This kind cannot have the package from there.
+        PackagingError: This kind cannot have the package from there, or the value is not valid.
     """
     if kind not in KINDS:
         raise PackagingError(f"expected {', '.join(KINDS)}, got {kind!r}")
@@ -49,7 +58,26 @@ def describe_deployment(kind: str, manifest: Mapping[str, Any], origin: Origin) 
     if given[0] not in _ORIGINS[kind]:
         allowed = " or ".join(f"--{name}" for name in _ORIGINS[kind])
         raise PackagingError(f"{kind} needs {allowed}, got --{given[0]}")
+    _check_origin(origin)
     return KINDS[kind](manifest, origin)
+
+
+def _check_origin(origin: Origin) -> None:
+    """Raises PackagingError for a value that Grafana would not read as it is."""
+    if origin.image and not _IMAGE.fullmatch(origin.image):
+        raise PackagingError(
+            "--image must be the reference of a container image, such as "
+            f"registry.example/acme-clock-datasource:0.1.0, got {origin.image!r}"
+        )
+    if origin.url and not _URL.fullmatch(origin.url):
+        raise PackagingError(
+            "--url must be an address with http:// or https:// and without , ; @ and #, at which "
+            f"Grafana would end it, got {origin.url!r}; write %2C, %3B, %40 and %23 for them"
+        )
+    if _NOT_IN_FOLDERS.search(origin.folder):
+        raise PackagingError(
+            f"--folder must be text without control characters, got {origin.folder!r}"
+        )
 
 
 def _helm(manifest: Mapping[str, Any], origin: Origin) -> str:
@@ -59,7 +87,7 @@ def _helm(manifest: Mapping[str, Any], origin: Origin) -> str:
         *_allowed(manifest, "grafana.ini"),
     ]
     if origin.url:
-        return _lines(*head, "plugins:", f"  - {_preinstall(manifest, origin)}")
+        return _lines(*head, "plugins:", f"  - {_quoted(_preinstall(manifest, origin))}")
     name = _volume_name(manifest)
     if origin.init:
         return _lines(
@@ -88,7 +116,8 @@ def _operator(manifest: Mapping[str, Any], origin: Origin) -> str:
         *_indent(2, _allowed(manifest, "config")),
     ]
     if origin.url:
-        return _lines(*head, f"      preinstall_sync: {_preinstall(manifest, origin)}")
+        preinstall = _quoted(_preinstall(manifest, origin))
+        return _lines(*head, f"      preinstall_sync: {preinstall}")
     name = _volume_name(manifest)
     if origin.init:
         pod = [
@@ -130,10 +159,16 @@ def _compose(manifest: Mapping[str, Any], origin: Origin) -> str:
     ]
     services, volumes = grafana, []
     if origin.url:
-        grafana.append(f"    GF_PLUGINS_PREINSTALL_SYNC: {_preinstall(manifest, origin)}")
+        preinstall = _compose_text(_preinstall(manifest, origin))
+        grafana.append(f"    GF_PLUGINS_PREINSTALL_SYNC: {preinstall}")
     elif origin.folder:
-        folder = _quoted(f"{origin.folder}:{_PLUGINS}/{identifier}:ro")
-        grafana += ["  volumes:", f"    - {folder}"]
+        grafana += [
+            "  volumes:",
+            "    - type: bind",  # the short form ends a folder at a colon
+            f"      source: {_compose_text(origin.folder)}",
+            f"      target: {_PLUGINS}/{identifier}",
+            "      read_only: true",
+        ]
     else:
         grafana += [
             "  volumes:",
@@ -244,8 +279,14 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
+def _compose_text(text: str) -> str:
+    """A string in a compose file, in which $NAME is replaced by a variable."""
+    return _quoted(text).replace("$", "$$")
+
+
 def _unit_word(text: str) -> str:
-    """A word in a unit of systemd, which replaces % in it."""
+    """A word in a unit of systemd, which replaces % in it, but no $ in a variable or in a
+    program's path."""
     return _quoted(text).replace("%", "%%")
 
 

@@ -14,7 +14,7 @@ from aiostream_ds.packaging.archive import build_time, unpack, write_zip
 from aiostream_ds.packaging.boilerplate import read_markdown
 from aiostream_ds.packaging.build_config import BuildConfig
 from aiostream_ds.packaging.findings import PackagingError, Progress
-from aiostream_ds.packaging.manifest import read_complete_manifest
+from aiostream_ds.packaging.manifest import read_complete_manifest, read_manifest
 from aiostream_ds.packaging.package_code import write_author_files
 from aiostream_ds.packaging.package_layout import package_manifest
 from aiostream_ds.packaging.project import Imports, Project, read_project
@@ -172,10 +172,22 @@ COMPLETE = """
     ("old", "new", "message"),
     [
         ('"executable": "gpx_a",', "", "executable is missing"),
+        ('"id": "acme-a-datasource",', "", "id is missing"),
+        ('"acme-a-datasource"', "5", "id: expected str, got 5"),
         ('"version": "1.0.0",', "", "info.version is missing"),
         ('"version": "1.0.0"', '"version": 1', "info.version: expected str | null, got 1"),
         ('"logos": {}', '"logos": ["a.svg"]', "info.logos: expected object | null, got ['a.svg']"),
         ('"gpx_a",', '"gpx_a", "includes": [5],', "includes[0]: expected object, got 5"),
+        (
+            '"acme-a-datasource"',
+            '"../a"',
+            "id must be ORG-NAME-datasource in lower case letters and digits, got '../a'",
+        ),
+        (
+            '"1.0.0"',
+            '"%VERSION%"',
+            "info: version must be like 1.2.3, got '%VERSION%'",
+        ),
     ],
 )
 def test_an_authors_plugin_json_has_what_a_package_is_made_from(
@@ -187,6 +199,32 @@ def test_an_authors_plugin_json_has_what_a_package_is_made_from(
     path.write_text(COMPLETE.replace(old, new))
     with pytest.raises(PackagingError, match=re.escape(f"{path}: {message}")):
         read_complete_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "expected object, got []"),
+        ("{}", "id is missing"),
+        pytest.param("[" * 100_000, "expected JSON: ", id="deep"),
+        ("\xff", "expected JSON: "),
+        (
+            '{"id": "a", "executable": "/usr/bin/gpx_a"}',
+            "executable must be the name of a file in the package, got '/usr/bin/gpx_a'",
+        ),
+    ],
+)
+def test_any_plugin_json_is_read_or_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "plugin.json"
+    path.write_text(text, "latin-1")
+    with pytest.raises(PackagingError, match=re.escape(f"{path}: {message}")):
+        read_manifest(path)
+
+
+def test_the_built_in_plugin_is_packaged_with_an_id_that_grafana_accepts() -> None:
+    config = BuildConfig(target=Kinds, given={"id": "Plant"})
+    with pytest.raises(PackagingError, match="id must be ORG-NAME-datasource .* got 'Plant'"):
+        package_manifest(config, None, Progress(io.StringIO()))
 
 
 @pytest.mark.parametrize("given", [{}, {"version": "2.0.0"}, {"id": None, "name": ""}])

@@ -23,6 +23,9 @@ ID = re.compile(r"[0-9a-z]+-[0-9a-z]+-datasource")
 VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 """Versions as Grafana compares them (semver.org)."""
 
+_FILE = re.compile(r"[\w.-][\w./ -]*")
+"""A file in the package."""
+
 _SCHEMA = (
     "https://raw.githubusercontent.com/grafana/grafana/main/docs/sources/developers/plugins/"
     "plugin.schema.json"
@@ -35,12 +38,17 @@ def check_id(identifier: str) -> str:
     Raises:
         PackagingError: Grafana would refuse it.
     """
-    if not ID.fullmatch(identifier):
-        raise PackagingError(
-            f"id must be ORG-NAME-datasource in lower case letters and digits, got {identifier!r}; "
-            "use --id, for example acme-clock-datasource"
-        )
+    problem = _id_problem(identifier)
+    if problem:
+        raise PackagingError(f"{problem}; use --id, for example acme-clock-datasource")
     return identifier
+
+
+def _id_problem(identifier: str) -> str:
+    """Why Grafana would refuse an id; "" if it would not."""
+    if ID.fullmatch(identifier):
+        return ""
+    return f"id must be ORG-NAME-datasource in lower case letters and digits, got {identifier!r}"
 
 
 def make_manifest(
@@ -114,6 +122,11 @@ class _AnyManifest(msgspec.Struct):
     dependencies: dict[str, Any] | None = None
     includes: list[_Include] = []
 
+    def __post_init__(self) -> None:
+        name = self.executable
+        if name and not _FILE.fullmatch(name):
+            raise ValueError(f"executable must be the name of a file in the package, got {name!r}")
+
 
 class _Author(msgspec.Struct):
     name: str
@@ -125,13 +138,23 @@ class _Info(msgspec.Struct):
     author: _Author
     logos: dict[str, str]
 
+    def __post_init__(self) -> None:
+        if not VERSION.fullmatch(self.version):
+            raise ValueError(f"version must be like 1.2.3, got {self.version!r}")
+
 
 class _CompleteManifest(msgspec.Struct):
     """What a package is made from."""
 
+    id: str
     name: str
     executable: str
     info: _Info
+
+    def __post_init__(self) -> None:
+        problem = _id_problem(self.id)
+        if problem:
+            raise ValueError(problem)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -141,13 +164,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         PackagingError: It does not exist, is not JSON, has no id, or a value of another type.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes())
+        found: dict[str, Any] = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise PackagingError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PackagingError(f"{path}: expected JSON: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
-        raise PackagingError(f"{path}: expected an object with a string 'id'")
     _check(path, found, _AnyManifest)
     return found
 
@@ -163,7 +184,7 @@ def read_complete_manifest(path: Path) -> dict[str, Any]:
     """Read a plugin.json that has what a package is made from.
 
     Raises:
-        PackagingError: It cannot be read, or has not.
+        PackagingError: It cannot be read, has not, or Grafana would refuse its id or its version.
     """
     found = read_manifest(path)
     _check(path, found, _CompleteManifest)

@@ -17,6 +17,7 @@ from aiostream_ds.packaging.build_config import BuildConfig
 from aiostream_ds.packaging.findings import PackagingError, Progress
 from aiostream_ds.packaging.launchers import PLATFORMS, executable_name, launcher
 from aiostream_ds.packaging.manifest import (
+    check_id,
     make_manifest,
     read_complete_manifest,
     read_manifest,
@@ -54,6 +55,7 @@ def package_manifest(
         for key, value in config.given.items():
             if value is not None and key in ("id", "name"):
                 found[key] = value
+        check_id(found["id"])
         return found
     own = config.file.resolve().parent / "plugin.json"
     given = [f"--{name}" for name, value in config.given.items() if value]

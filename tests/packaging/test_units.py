@@ -6,6 +6,7 @@ import io
 import ntpath
 import os
 import posixpath
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -132,6 +133,36 @@ def test_a_broken_pyproject_toml_is_an_error(tmp_path):
         read_project(tmp_path / "a.py")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("project = 5", "project: expected object, got 5"),
+        ("[project]\nversion = 1", "project.version: expected str | null, got 1"),
+        ('[project]\nauthors = ["me"]', "project.authors[0]: expected object, got 'me'"),
+        ('[project]\nkeywords = "a"', "project.keywords: expected array, got 'a'"),
+        ('[project]\nurls = ["a"]', "project.urls: expected object, got ['a']"),
+        ('[project]\ndependencies = "anyio"', "project.dependencies: expected array, got 'anyio'"),
+        ("tool = 5", "tool: expected object, got 5"),
+        ("[tool]\naiostream-ds = 5", "tool.aiostream-ds: expected object, got "),
+        ("[tool.aiostream-ds]\nid = 5", "tool.aiostream-ds.id: expected str | null, got "),
+        ("[tool.aiostream-ds]\nwith = 5", "tool.aiostream-ds.with: expected array, got "),
+    ],
+)
+def test_a_value_of_another_type_in_pyproject_toml_is_named(tmp_path, text, message):
+    (tmp_path / "pyproject.toml").write_text(text)
+    (tmp_path / "a.py").touch()
+    expected = re.escape(f"{tmp_path / 'pyproject.toml'}: {message}")
+    with pytest.raises(PackagingError, match=expected):
+        read_project(tmp_path / "a.py")
+
+
+def test_a_value_of_another_type_in_the_metadata_of_a_file_is_named(tmp_path):
+    (tmp_path / "a.py").write_text('# /// script\n# dependencies = "anyio"\n# ///\n')
+    expected = r"a\.py: dependencies: expected array, got 'anyio'"
+    with pytest.raises(PackagingError, match=expected):
+        read_project(tmp_path / "a.py")
+
+
 def test_imports_are_those_of_the_file_not_of_this_process(tmp_path):
     (tmp_path / "mine.py").write_text("import anyio, inner.more\nprint('aloud')\n")
     (tmp_path / "inner").mkdir()
@@ -142,6 +173,15 @@ def test_imports_are_those_of_the_file_not_of_this_process(tmp_path):
     names = [path.relative_to(tmp_path).as_posix() for path in found.own]
     assert names == ["inner/__init__.py", "inner/more.py", "mine.py"]
     assert "anyio" in found.packages and "pytest" not in found.packages
+
+
+def test_what_a_file_and_its_programs_print_is_not_read_as_its_imports(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import atexit, os\n"
+        "os.system('echo aloud')\n"
+        "atexit.register(lambda: (os.write(1, b'\\xff later'), os.write(2, b'\\xff')))\n"
+    )
+    assert find_imports(tmp_path / "mine.py").own == (tmp_path / "mine.py",)
 
 
 def test_a_file_that_cannot_be_imported_is_one_sentence(tmp_path):

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from aiostream_ds.packaging.findings import PackagingError
+from aiostream_ds.settings import convert
 
 __all__ = ["Imports", "Project", "find_imports", "read_project"]
 
@@ -51,11 +54,50 @@ class Project(NamedTuple):
         return None
 
 
+class _Author(msgspec.Struct, frozen=True):
+    name: str | None = None
+
+
+class _ProjectTable(msgspec.Struct, frozen=True):
+    version: str | None = None
+    description: str | None = None
+    authors: list[_Author] = []
+    keywords: list[str] = []
+    urls: dict[str, str] = {}
+    dependencies: list[str] = []
+
+
+class _OwnTable(msgspec.Struct, frozen=True):
+    id: str | None = None
+    name: str | None = None
+    version: str | None = None
+    author: str | None = None
+    description: str | None = None
+    keywords: list[str] = []
+    requires: list[str] = msgspec.field(default_factory=list, name="with")
+
+
+class _ToolTable(msgspec.Struct, frozen=True):
+    own: _OwnTable = msgspec.field(default_factory=_OwnTable, name="aiostream-ds")
+
+
+class _Pyproject(msgspec.Struct, frozen=True):
+    """A pyproject.toml, as far as it is read here."""
+
+    project: _ProjectTable = _ProjectTable()
+    tool: _ToolTable = _ToolTable()
+
+
+class _Script(msgspec.Struct, frozen=True):
+    dependencies: list[str] = []
+
+
 def read_project(file: Path) -> Project:
     """Read the project of a file: its nearest parent folder with a pyproject.toml, or its own.
 
     Raises:
-        PackagingError: pyproject.toml or the file's inline metadata is not TOML.
+        PackagingError: pyproject.toml or the file's inline metadata is not TOML, or a value in it
+            has another type.
     """
     file = file.resolve()
     found = next((p for p in file.parents if (p / "pyproject.toml").is_file()), None)
@@ -74,16 +116,22 @@ def read_project(file: Path) -> Project:
 
 def _pyproject(file: Path) -> dict[str, Any]:
     try:
-        return _toml(file.read_text("utf-8"), file)
+        return _toml(file.read_text("utf-8"), file, _Pyproject)
     except UnicodeDecodeError as error:
         raise PackagingError(f"{file}: expected UTF-8: {error}") from None
 
 
-def _toml(text: str, where: Path) -> dict[str, Any]:
+def _toml(text: str, where: Path, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """TOML with values of the types of `kind`."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        found = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PackagingError(f"{where}: expected TOML metadata: {error}") from None
+    try:
+        convert(found, kind)
+    except ValueError as error:
+        raise PackagingError(f"{where}: {error}") from None
+    return found
 
 
 def _script_requires(file: Path) -> list[str]:
@@ -92,8 +140,9 @@ def _script_requires(file: Path) -> list[str]:
     if match is None:
         return []
     lines = match["content"].splitlines()
-    block = _toml("\n".join(line[2:] if line[1:2] == " " else line[1:] for line in lines), file)
-    return [str(text) for text in block.get("dependencies", ())]
+    text = "\n".join(line[2:] if line[1:2] == " " else line[1:] for line in lines)
+    requires: list[str] = _toml(text, file, _Script).get("dependencies", [])
+    return requires
 
 
 class Imports(NamedTuple):
@@ -112,10 +161,12 @@ sys.path.insert(0, os.path.dirname(file))
 spec = importlib.util.spec_from_file_location(os.path.basename(file)[:-3], file)
 module = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = module
-out, sys.stdout = sys.stdout, sys.stderr
+out = os.dup(1)
+os.dup2(2, 1)  # for what the file, and programs that it starts, print
 spec.loader.exec_module(module)
 found = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n not in before}
-json.dump({n: f for n, f in found.items() if f}, out)
+with open(out, "w") as file:
+    json.dump({n: f for n, f in found.items() if f}, file)
 """
 
 
@@ -132,7 +183,9 @@ def find_imports(file: Path) -> Imports:
             "rename it"
         )
     command = [sys.executable, "-IBXutf8", "-c", _PROBE, str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=file.parent)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, cwd=file.parent
+    )
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
         raise PackagingError(f"{file} cannot be imported: {last}")

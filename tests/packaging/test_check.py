@@ -16,6 +16,7 @@ import pytest
 from aiostream_ds import DataSource, Rows, stream
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.forms import describe
+from aiostream_ds.cli import main
 from aiostream_ds.packaging.contract_check import default_channels
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError
 from aiostream_ds.packaging.package_check import check_folder
@@ -95,6 +96,20 @@ def mode(name: str, mode: int) -> Callable[[Path], None]:
     return lambda folder: (folder / name).chmod(mode)
 
 
+def default(kind: str, **described: object) -> Callable[[Path], None]:
+    """A stream whose path has one field of this kind."""
+    properties = {"n": described}
+    stream = {"name": "numbers", "kind": "stream", "pattern": f"numbers/{{n:{kind}}}"}
+    stream |= {"fields": {"n": kind}, "schema": {"properties": properties}}
+    document = {"version": 1, "sourceSetting": None, "sources": [{"name": "", "queries": [stream]}]}
+    return write("schema.json", json.dumps(document))
+
+
+def signed(**content: object) -> Callable[[Path], None]:
+    start, end = "-----BEGIN PGP SIGNED MESSAGE-----\n\n", "\n-----BEGIN PGP SIGNATURE-----"
+    return write("MANIFEST.txt", f"{start}{json.dumps(content)}{end}")
+
+
 FAULTS = {
     "no manifest": (remove("plugin.json"), "plugin.json", "No such file"),
     "broken manifest": (write("plugin.json", "{"), "plugin.json", "expected JSON"),
@@ -136,6 +151,32 @@ FAULTS = {
         write("schema.json", '{"version": 1, "sourceSetting": null, "sources": [{"name": 5}]}'),
         "frontend",
         "schema.json: sources[0].name: expected str, got 5",
+    ),
+    "deep schema": (write("schema.json", "[" * 100_000), "frontend", "schema.json: "),
+    "schema is a folder": (
+        lambda f: ((f / "schema.json").unlink(), (f / "schema.json").mkdir()),
+        "frontend",
+        "schema.json: Is a directory",
+    ),
+    "default of another type": (
+        default("int", default="x"),
+        "frontend",
+        "numbers: the default of 'n' in numbers/{n:int} must be an integer, got 'x'",
+    ),
+    "default without a place in a path": (
+        default("segment", default="a/b"),
+        "frontend",
+        "must be of letters, digits and the characters _ - = ., and not '', '.' or '..', got 'a/b'",
+    ),
+    "default that is not a date": (
+        default("date", default="today"),
+        "frontend",
+        "must be of the form of 2000-01-01, got 'today'",
+    ),
+    "default that is not allowed": (
+        default("int", default=5, enum=[1, 10]),
+        "frontend",
+        "the default of 'n' in numbers/{n:int} must be one of [1, 10], got 5",
     ),
     "bad info": (manifest(info=[]), "plugin.json", "info: expected object | null, got []"),
     "bad logos": (info(logos=5), "plugin.json", "info.logos: expected object | null, got 5"),
@@ -180,12 +221,29 @@ FAULTS = {
         "executables",
         "expected a little-endian ELF file, got ",
     ),
+    "absolute executable": (
+        manifest(executable="/usr/bin/gpx"),
+        "plugin.json",
+        "executable must be the name of a file in the package, got '/usr/bin/gpx'",
+    ),
+    "folder as an executable": (
+        lambda f: (f / "gpx_aiostream_ds_linux_arm64").mkdir(0o755),
+        "executables",
+        "gpx_aiostream_ds_linux_arm64 must be a file, got a folder",
+    ),
+    "executable that cannot be read": (
+        lambda f: (f / "gpx_aiostream_ds_linux_arm64").symlink_to("nowhere"),
+        "executables",
+        "gpx_aiostream_ds_linux_arm64: No such file or directory",
+    ),
     "debugger": (write("standalone.txt", "x"), "files", "standalone.txt is left from a debugger"),
     "second plugin": (write("app/plugin.json", "{}"), "files", "as a second plugin"),
     "backslash": (write("app\\x.py", ""), "files", "characters that signing on Windows breaks"),
     "writable": (mode("module.js", 0o666), "files", "module.js is writable by everybody"),
     "link": (lambda f: (f / "x").symlink_to("LICENSE"), "files", "x is a symbolic link"),
     "no signature": (write("MANIFEST.txt", "x"), "signature", "expected a signed manifest"),
+    "signed without files": (signed(files=[]), "signature", "files: expected object, got []"),
+    "signed for a number": (signed(files={}, rootUrls=5), "signature", "rootUrls: expected array"),
 }
 
 
@@ -195,6 +253,11 @@ def test_a_fault_is_found(folder: Path, name: str) -> None:
     make_fault(folder)
     found = faults(folder)
     assert any(f.subject == subject and text in f.text for f in found), found
+
+
+def test_a_link_with_a_broken_address_is_not_a_link_to_a_file(folder: Path) -> None:
+    write("README.md", "[Open](http://[YOUR-HOST:3000/)")(folder)
+    assert faults(folder) == []
 
 
 def test_a_manifest_signed_on_windows_is_an_error(folder: Path) -> None:
@@ -237,6 +300,26 @@ def test_a_package_without_an_executable_is_not_started(folder: Path) -> None:
     status, output = check(folder)
     assert status == 1
     assert "'executable' is missing: Grafana would start no process" in output
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (PermissionError(13, "Permission denied", "a"), 1, "[Errno 13] Permission denied: 'a'\n"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys, error, status: int, message: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("aiostream_ds.cli.check.check_folder", fail)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    assert main(["check", str(folder)]) == status
+    text = capsys.readouterr().err
+    assert text == (message and f"aiostream-ds check: the check cannot go on: {message}")
 
 
 def test_a_class_is_checked_over_grpc() -> None:

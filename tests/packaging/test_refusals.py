@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from aiostream_ds.cli.target import CommandError, parse_pairs
 from aiostream_ds.packaging import archive
 from aiostream_ds.packaging.archive import build_time, unpack, write_zip
 from aiostream_ds.packaging.boilerplate import read_markdown
 from aiostream_ds.packaging.build_config import BuildConfig
+from aiostream_ds.packaging.diagnosis import Installation
 from aiostream_ds.packaging.findings import PackagingError, Progress
+from aiostream_ds.packaging.host_checks import ProcessUser, read_launch_conf
 from aiostream_ds.packaging.manifest import read_complete_manifest, read_manifest
 from aiostream_ds.packaging.package_code import write_author_files
 from aiostream_ds.packaging.package_layout import package_manifest
@@ -87,6 +90,14 @@ def encrypted(path: Path) -> None:
 )
 def test_a_zip_that_cannot_be_unpacked_is_an_error(tmp_path: Path, make) -> None:
     make(tmp_path / "plugin.zip")
+    with pytest.raises(PackagingError, match=r"plugin\.zip: expected a zip that can be unpacked: "):
+        unpack(tmp_path / "plugin.zip", tmp_path / "out")
+
+
+def test_a_zip_whose_folder_is_a_file_is_an_error(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "plugin.zip", "w") as written:
+        written.writestr("plugin", "")
+        written.writestr("plugin/plugin.json", "{}")
     with pytest.raises(PackagingError, match=r"plugin\.zip: expected a zip that can be unpacked: "):
         unpack(tmp_path / "plugin.zip", tmp_path / "out")
 
@@ -278,5 +289,34 @@ def test_a_file_that_cannot_be_replaced_is_named_and_the_package_stays(
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_signature_without_root_urls_is_for_none() -> None:
-    assert not matches_root({"rootUrls": None}, "http://localhost:3000/")
+@pytest.mark.parametrize("urls", [None, [], ["http://[localhost"]])
+def test_a_signature_without_root_urls_is_for_none(urls: list[str] | None) -> None:
+    assert not matches_root({"rootUrls": urls}, "http://localhost:3000/")
+    assert not matches_root({"rootUrls": urls}, "http://[other")
+
+
+# -- files of an installation ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_a_grafana_ini_is_read_whatever_its_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "plugin.json").write_text('{"id": "a"}')
+    config = tmp_path / "grafana.ini"
+    config.write_text("[server]\nroot_url = http://a/\n# Größe\n[b]\n", encoding)
+    user = ProcessUser(0, frozenset())
+    found = Installation(tmp_path, user=user, config=config, environ={})
+    assert found.grafana_setting("server", "root_url") == "http://a/"
+
+
+def test_a_launch_conf_is_read_whatever_its_encoding(tmp_path: Path) -> None:
+    (tmp_path / "launch.conf").write_text("# Größe\nruntime = bundled\n", "latin-1")
+    assert read_launch_conf(tmp_path) == {"runtime": "bundled"}
+
+
+# -- settings of the command line ------------------------------------------------------------------
+
+
+def test_a_setting_is_utf_8_and_a_deep_one_is_a_text() -> None:
+    assert parse_pairs(["a=" + "[" * 100_000]) == {"a": "[" * 100_000}
+    with pytest.raises(CommandError, match=r"expected KEY=VALUE in UTF-8, got 'a=gr\\udcf6"):
+        parse_pairs([os.fsdecode(b"a=gr\xf6\xdfe")])

@@ -80,6 +80,10 @@ def run(parsed: argparse.Namespace) -> int:
         _check(parsed, report)
     except PackagingError as error:
         raise CommandError(str(error)) from None
+    except BrokenPipeError:
+        raise  # see `main`
+    except OSError as error:  # a file that may not be read
+        raise CommandError(f"the check cannot go on: {error}") from error
     return 1 if worst(findings) is Level.ERROR else 0
 
 

@@ -77,6 +77,10 @@ def run(parsed: argparse.Namespace) -> int:
             status |= finding.level is Level.ERROR
     except PackagingError as error:
         raise CommandError(str(error)) from None
+    except BrokenPipeError:
+        raise  # see `main`
+    except OSError as error:  # a file that may not be read
+        raise CommandError(f"the diagnosis cannot go on: {error}") from error
     return status
 
 

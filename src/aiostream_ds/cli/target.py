@@ -120,16 +120,18 @@ def parse_pairs(texts: Sequence[str], *, json: bool = True) -> dict[str, Any]:
     """KEY=VALUE strings as a dict. With `json`, a value that is JSON is decoded.
 
     Raises:
-        CommandError: A string is not KEY=VALUE.
+        CommandError: A string is not KEY=VALUE, or not UTF-8.
     """
     found: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise CommandError(f"expected KEY=VALUE, got {text!r}")
+        if text.encode(errors="ignore").decode() != text:  # Python has other bytes as surrogates
+            raise CommandError(f"expected KEY=VALUE in UTF-8, got {text!r}")
         try:
             found[key] = msgspec.json.decode(value) if json else value
-        except ValueError:
+        except (ValueError, RecursionError):
             found[key] = value
     return found
 

@@ -121,12 +121,12 @@ def unpack(path: Path, into: Path) -> Path:
     """Unpack a zip and its modes; returns the folder that it contained.
 
     Raises:
-        PackagingError: Grafana would refuse the zip.
+        PackagingError: Grafana would refuse the zip, or it cannot be read or written.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             return _unpack(archive, path, into)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # damaged, encrypted
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # encrypted
         raise PackagingError(f"{path}: expected a zip that can be unpacked: {error}") from None
 
 

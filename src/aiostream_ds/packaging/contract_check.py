@@ -11,9 +11,9 @@ import anyio
 import msgspec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from aiostream_ds._paths import KINDS, NULL
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds.packaging.findings import Finding, Level
+from aiostream_ds.packaging.schema_file import path_text
 from aiostream_ds.testing.grafana import Grafana, QueryFailed
 from aiostream_ds.testing.problems import alert_problem, cursor_problem, history_problems
 from aiostream_ds.testing.process import NotStarted, Process, start_process
@@ -65,17 +65,10 @@ def default_channels(
         for field, kind in query.get("fields", {}).items():
             default = properties.get(field, {}).get("default", "")
             if default != "":
-                path = _fill(path, field, _path_text(kind, default))
+                path = _fill(path, field, path_text(kind, default))
         if "{" not in path:
             found.append(CheckedChannel(path, {"queryType": query["name"]}))
     return found
-
-
-def _path_text(kind: str, default: Any) -> str:
-    """A default, which is JSON, as a path has it."""
-    if default is None:
-        return NULL
-    return str(default) if kind in ("date", "uuid") else KINDS[kind].format(default)
 
 
 def _fill(pattern: str, field: str, text: str) -> str:

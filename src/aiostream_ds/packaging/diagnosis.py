@@ -138,7 +138,7 @@ def _read_ini(path: Path | None) -> configparser.RawConfigParser | None:
     found = configparser.RawConfigParser(strict=False, allow_no_value=True)
     try:
         # keys before the first section belong to Grafana's section DEFAULT
-        found.read_string("[DEFAULT]\n" + path.read_text("utf-8"))
+        found.read_string("[DEFAULT]\n" + path.read_text("utf-8-sig", "replace"))
     except OSError as error:
         raise PackagingError(f"{path}: {error.strerror}") from None
     except configparser.Error as error:

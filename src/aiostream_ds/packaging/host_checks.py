@@ -71,7 +71,7 @@ def find_user(text: str) -> ProcessUser:
 def read_launch_conf(folder: Path) -> dict[str, str]:
     """launch.conf of a package; empty if it does not exist."""
     try:
-        lines = (folder / "launch.conf").read_text("utf-8").splitlines()
+        lines = (folder / "launch.conf").read_text("utf-8", "replace").splitlines()
     except OSError:
         return {}
     pairs = (line.partition("=") for line in lines if not line.startswith("#"))

@@ -72,11 +72,15 @@ def check_folder(folder: Path, *, root_url: str = "") -> Iterator[Finding]:
 
 
 def _report(subject: str, problems: Problems, ok: str) -> Iterator[Finding]:
-    """One finding a problem, or one that is OK."""
+    """One finding a problem, also for a file that cannot be read, or one that is OK."""
     empty = True
-    for level, text in problems:
+    try:
+        for level, text in problems:
+            empty = False
+            yield Finding(level, subject, text)
+    except OSError as error:
         empty = False
-        yield Finding(level, subject, text)
+        yield Finding(Level.ERROR, subject, f"{error.filename}: {error.strerror}")
     if empty:
         yield Finding(Level.OK, subject, ok)
 
@@ -134,7 +138,7 @@ def _check_frontend(folder: Path) -> Problems:
     try:
         document = read_schema(folder)
     except PackagingError as error:
-        yield Level.ERROR, f"settings and queries have no forms: {error}"
+        yield Level.ERROR, f"the forms of settings and queries cannot be read: {error}"
         return
     for source in document["sources"]:
         if "error" in source:
@@ -170,7 +174,10 @@ def _check_page(name: str, text: str) -> Problems:
 
 
 def _is_relative(target: str) -> bool:
-    return not target.startswith("#") and not urlsplit(target).scheme
+    try:
+        return not target.startswith("#") and not urlsplit(target).scheme
+    except ValueError:  # http://[HOST]
+        return False
 
 
 def _check_executables(folder: Path, manifest: Mapping[str, Any]) -> Problems:
@@ -181,9 +188,11 @@ def _check_executables(folder: Path, manifest: Mapping[str, Any]) -> Problems:
     for path in found:
         machine = path.name.removeprefix(f"{prefix}_").removesuffix(".exe").rpartition("_")[2]
         mode = stat.S_IMODE(path.stat().st_mode)
-        if mode != EXECUTABLE:
+        if path.is_dir():
+            yield Level.ERROR, f"{path.name} must be a file, got a folder"
+        elif mode != EXECUTABLE:
             yield Level.ERROR, f"the mode of {path.name} must be 0755, got {mode:04o}"
-        if "_linux_" in path.name and is_elf(path):
+        if path.is_file() and "_linux_" in path.name and is_elf(path):
             yield from _check_machine(path, machine)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from aiostream_ds.packaging.findings import PackagingError
+from aiostream_ds.settings import convert
 
 __all__ = ["MANIFEST", "changes", "matches_root", "read_signature"]
 
@@ -19,6 +20,11 @@ MANIFEST = "MANIFEST.txt"
 """The signed list of files; Grafana's signing service writes it."""
 
 _BODY = re.compile(r"(?s)-----BEGIN PGP SIGNED MESSAGE-----.*?\n\n(.*?)\n-----BEGIN PGP SIGNATURE")
+
+
+class _Signed(msgspec.Struct):
+    files: dict[str, Any]
+    rootUrls: list[str] | None = None
 
 
 def read_signature(folder: Path) -> dict[str, Any] | None:
@@ -32,15 +38,17 @@ def read_signature(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    match = _BODY.search(path.read_text("utf-8", "replace").replace("\r\n", "\n"))
     try:
-        found = msgspec.json.decode(match[1] if match else b"")
-        files = found["files"]
-    except (ValueError, KeyError, TypeError):
-        raise PackagingError(f"{path}: expected a signed manifest with a list of files") from None
-    if not isinstance(files, dict):
-        raise PackagingError(f"{path}: 'files' must be an object of hashes, got {files!r:.80}")
-    return dict(found)
+        match = _BODY.search(path.read_text("utf-8", "replace").replace("\r\n", "\n"))
+        found: dict[str, Any] = msgspec.json.decode(match[1] if match else "")
+        convert(found, _Signed)
+    except OSError as error:
+        raise PackagingError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise PackagingError(
+            f"{path}: expected a signed manifest with a list of files: {error}"
+        ) from None
+    return found
 
 
 def changes(folder: Path, signed: dict[str, Any]) -> Iterator[str]:
@@ -56,8 +64,13 @@ def changes(folder: Path, signed: dict[str, Any]) -> Iterator[str]:
     for name in sorted(existing.keys() - listed.keys()):
         yield f"{name} is not signed"
     for name in sorted(listed.keys() & existing.keys()):
-        if hashlib.sha256(existing[name].read_bytes()).hexdigest() != listed[name]:
-            yield f"{name} was changed after signing"
+        try:
+            content = existing[name].read_bytes()
+        except OSError as error:
+            yield f"{name} cannot be compared with what was signed: {error.strerror}"
+        else:
+            if hashlib.sha256(content).hexdigest() != listed[name]:
+                yield f"{name} was changed after signing"
 
 
 def matches_root(signed: dict[str, Any], root_url: str) -> bool:
@@ -67,5 +80,8 @@ def matches_root(signed: dict[str, Any], root_url: str) -> bool:
 
 
 def _parts(url: str) -> tuple[str, str, str]:
-    found = urlsplit(url)
+    try:
+        found = urlsplit(url)
+    except ValueError:  # what is in square brackets is not an address
+        return "", "", url
     return found.scheme, found.netloc, found.path.rstrip("/")

@@ -36,6 +36,9 @@ class MemoryTransport(asyncio.Transport):
     def write(self, data):
         self.written += data
 
+    def get_write_buffer_size(self):
+        return len(self.written)
+
     def is_closing(self):
         return self.closed
 

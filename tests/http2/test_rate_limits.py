@@ -8,6 +8,7 @@ from h2.errors import ErrorCodes
 
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana.packet_delivery import send_packets
+from aiostream_ds._grpc import http2_protocol
 from aiostream_ds._http2 import rate_limits
 from aiostream_ds._http2.protocol_errors import RateLimitExceeded
 from aiostream_ds._http2.rate_limits import RATE_LIMIT_PERIOD, RESET_GRACE, RateLimits
@@ -304,6 +305,35 @@ async def test_the_ping_limit_is_renewed_once_the_host_reads_again(clock, caplog
     host.protocol.resume_writing()
     host.deliver(PING * 50)
     await assert_open(host, caplog)
+
+
+# -- answers that are not read --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/none", ""], ids=["errors", "resets"])
+async def test_what_waits_for_a_host_that_sends_requests_and_never_reads_is_bounded(
+    clock, caplog, monkeypatch, path
+):
+    monkeypatch.setattr(http2_protocol, "UNREAD_LIMIT", 3_000)
+    counters = Counters()
+    monkeypatch.setattr(
+        "aiostream_ds._grpc.server.Server.on_rate_limited", counters.count_rate_limited
+    )
+    host = await connected_host(clock)
+    host.protocol.pause_writing()
+    for _ in range(500):
+        host.request(path=path, message=None)
+        host.deliver()
+        await asyncio.sleep(0)
+        if host.transport.closed:
+            break
+    assert host.transport.closed and len(host.transport.written) < 4_000
+    (record,) = caplog.records
+    assert "exceeded a rate limit: more than 3,000 bytes that" in record.getMessage()
+    assert counters.rate_limited == 1
+    assert not host.protocol.connection.streams
+    await host.leave()
+    assert not host.server.tasks
 
 
 async def test_empty_data_frames_are_limited(clock, caplog, monkeypatch):

@@ -21,7 +21,11 @@ from aiostream_ds._http2.http2_events import (
 from aiostream_ds._http2.wire import ErrorCode
 from aiostream_ds._loggers import get_logger
 
-__all__ = ["Http2Protocol", "RequestHandler"]
+__all__ = ["UNREAD_LIMIT", "Http2Protocol", "RequestHandler"]
+
+UNREAD_LIMIT = 64 * 1024 * 1024
+"""Bytes that wait for a host which sends requests but does not read; more close the connection.
+Data waits for the host before it is written, headers, statuses and resets do not."""
 
 log = get_logger(__name__)
 
@@ -66,6 +70,8 @@ class Http2Protocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio. An error of the protocol closes this connection only."""
+        if self.connection.limits.paused and self.write_buffer.unsent > UNREAD_LIMIT:
+            return self._abandon()
         try:
             for event in self.connection.receive(data):
                 self._handle(event)
@@ -99,6 +105,19 @@ class Http2Protocol(asyncio.Protocol):
         elif not event.by_host:
             log.debug("closed a connection after an HTTP/2 protocol error: %s", event.reason)
         self.close()
+
+    def _abandon(self) -> None:
+        """Close the connection without what the host has not read.
+
+        Reading is not paused instead: cancellations would wait, too, and a host that reads only
+        while it can write, such as grpc-go, would wait for this side (RFC 9113, 5.2.2).
+        """
+        reason = f"more than {UNREAD_LIMIT:,} bytes that it does not read"
+        log.warning("closed a connection whose host exceeded a rate limit: %s", reason)
+        self.calls.rate_limited()
+        self.connection.stop()
+        self.calls.close()
+        self.write_buffer.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by asyncio. Cancels every call of the connection."""

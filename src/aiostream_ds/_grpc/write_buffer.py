@@ -90,6 +90,11 @@ class WriteBuffer:
         else:
             self._transport.write(b"".join(chunks))
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that are buffered here and in the transport."""
+        return self._size + self._transport.get_write_buffer_size()
+
     def end(self) -> None:
         """Flush and close the write side. Reading goes on, so that the host can take everything
         and close the connection itself: closing at once would make the host's own writes fail,

@@ -91,6 +91,14 @@ def test_the_parsed_head_of_a_call():
     assert dict(head.metadata) == {"x-tenant": "a,\xe4"}
 
 
+@pytest.mark.parametrize("value", [" a", "a ", "\ta\t", " "])
+def test_a_value_may_begin_or_end_with_a_space_or_a_tab(value):
+    """RFC 9113, 8.2.1, forbids it; hosts pass on what users have written."""
+    head = parse_request_head([*CALL, (b"x-grafana-user", value.encode())])
+    assert head.error is None
+    assert head.metadata["x-grafana-user"] == value
+
+
 def test_equal_headers_share_one_parsed_head_unless_they_are_large():
     large = [*CALL, (b"x", b"v" * 5_000)]
     assert parse_request_head(list(CALL)) is parse_request_head(list(CALL))

@@ -102,7 +102,12 @@ def _parse_request_head(headers: RawHeaders) -> RequestHead:
 
 
 def find_malformation(headers: Iterable[tuple[str, str]]) -> str | None:
-    """Why a request with these headers is malformed (RFC 9113, 8.2 and 8.3), or None."""
+    """Why a request with these headers is malformed (RFC 9113, 8.2 and 8.3), or None.
+
+    A value may begin or end with a space or a tab, against 8.2.1: grpc-go sends metadata as it is,
+    such as the name of a user, and a refusal would end the whole call. The servers of Go and hyper,
+    nginx and HAProxy accept such values, too.
+    """
     names = []
     lengths = set()
     for name, value in headers:

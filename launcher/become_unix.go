@@ -11,6 +11,9 @@ func become(program string, arguments, environ []string) error {
 	return syscall.Exec(program, arguments, environ)
 }
 
+// endWithHost does nothing: the number of the parent process changes when the host has ended.
+func endWithHost() {}
+
 func isAlive(pid int) bool {
 	return syscall.Kill(pid, 0) != syscall.ESRCH
 }

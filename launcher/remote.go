@@ -102,6 +102,7 @@ func (r remote) announce() {
 		logLine("info", "the plugin runs at %s; the connection is not encrypted, including secrets", r.address)
 	}
 	fmt.Printf("1|2|%s|%s|grpc\n", network, address)
+	go endWithHost()
 	for last := time.Now(); os.Getppid() == parent; time.Sleep(poll) {
 		if time.Since(last) >= keepAlive {
 			last = time.Now()

@@ -454,7 +454,7 @@ def test_windows_that_open_together_are_one_event():
 
 
 async def test_late_frames_of_a_forgotten_stream_have_no_effect(monkeypatch):
-    monkeypatch.setattr("aiostream_ds._http2.connection.CLOSED_STREAMS", 4)
+    monkeypatch.setattr("aiostream_ds._http2.stream_states.CLOSED_STREAMS", 4)
     host = MemoryHost(sends(10))
     first, *others = [host.request() for _ in range(10)]
     await host.settle()

@@ -26,7 +26,7 @@ from aiostream_ds._http2.http2_events import (
     WindowOpened,
 )
 from aiostream_ds._http2.protocol_errors import Http2Error, StreamClosedError
-from aiostream_ds._http2.stream_states import REACTIONS, Reaction, StreamState
+from aiostream_ds._http2.stream_states import REACTIONS, ClosedStreams, Reaction, StreamState
 from aiostream_ds._http2.wire import (
     ACK,
     DATA,
@@ -53,10 +53,6 @@ from aiostream_ds._http2.wire import (
 )
 
 __all__ = ["PREFACE", "Http2Connection", "Http2Stream"]
-
-CLOSED_STREAMS = 4_096
-"""Closed streams that a connection remembers at least, for frames that arrive late. Frames of older
-ones are treated as those of a stream that was never opened."""
 
 STREAMS_LIMIT = 2**31 - 1
 """SETTINGS_MAX_CONCURRENT_STREAMS: no limit, as every RunStream call holds a stream open."""
@@ -275,9 +271,7 @@ class Http2Connection:
         self.frame_size = DEFAULT_FRAME_SIZE
         self.highest = 0  # of all stream identifiers so far
         self.limits = rate_limits.RateLimits()
-        # how the newest of the closed streams were closed, and those before them
-        self._closed: dict[int, StreamState] = {}
-        self._closed_before: dict[int, StreamState] = {}
+        self._closed = ClosedStreams()
         self._reader = FrameReader()
         self._decoder = HeaderDecoder()
         self._receive_window = RECEIVE_WINDOW
@@ -393,7 +387,7 @@ class Http2Connection:
         if error is None and end and head.content_length:
             error = "content-length without a body"
         if error is not None or len(self.streams) >= STREAMS_LIMIT:  # 5.1.2
-            self._remember(number, StreamState.RESET)
+            self._closed.add(number, StreamState.RESET)
             refused = ErrorCode.REFUSED_STREAM if error is None else ErrorCode.PROTOCOL_ERROR
             self._write_reset(number, refused)
             self.limits.count_error_reset()
@@ -518,8 +512,7 @@ class Http2Connection:
             return stream.state
         if number > self.highest or not number & 1:  # the server opens none
             return StreamState.IDLE
-        closed = self._closed.get(number) or self._closed_before.get(number)
-        return closed or StreamState.SKIPPED
+        return self._closed.state_of(number)
 
     def acknowledge(self, stream: Http2Stream, size: int) -> None:
         """`size` bytes of a stream's DATA were read: open the windows again (6.9). Half a window
@@ -570,13 +563,7 @@ class Http2Connection:
         del self.streams[stream.number]
         if self.blocked:
             self.blocked.pop(stream, None)
-        self._remember(stream.number, state)
-
-    def _remember(self, number: int, state: StreamState) -> None:
-        closed = self._closed
-        closed[number] = state
-        if len(closed) >= CLOSED_STREAMS:  # all at once: the oldest of a dict is slow to find
-            self._closed_before, self._closed = closed, {}
+        self._closed.add(stream.number, state)
 
 
 # for each frame type that a client may send

@@ -1,4 +1,5 @@
-"""The states of a stream on a server, and what a frame means that arrives in each (RFC 9113, 5.1).
+"""The states of a stream on a server, those of closed ones, and what a frame means that arrives in
+each (RFC 9113, 5.1).
 
                    HEADERS
          idle ─────────────▶ open ──── END_STREAM received ────▶ half-closed (remote)
@@ -16,7 +17,11 @@ from enum import Enum
 
 from aiostream_ds._http2.wire import DATA, HEADERS, RST_STREAM, WINDOW_UPDATE, ErrorCode
 
-__all__ = ["REACTIONS", "Reaction", "StreamState"]
+__all__ = ["CLOSED_STREAMS", "REACTIONS", "ClosedStreams", "Reaction", "StreamState"]
+
+CLOSED_STREAMS = 4_096
+"""Closed streams that a connection remembers at least, for frames that arrive late. Frames of older
+ones are treated as those of a stream that was never opened."""
 
 
 class StreamState(Enum):
@@ -29,6 +34,28 @@ class StreamState(Enum):
     RESET = "closed by a RST_STREAM of the server"
     ENDED = "closed after both sides have ended it"
     SKIPPED = "closed without having been opened, or so long ago that it is forgotten"
+
+
+class ClosedStreams:
+    """How the newest of the closed streams of a connection were closed."""
+
+    __slots__ = ("_newest", "_older")
+
+    def __init__(self) -> None:
+        self._newest: dict[int, StreamState] = {}
+        self._older: dict[int, StreamState] = {}
+
+    def add(self, number: int, state: StreamState) -> None:
+        """Remember how a stream was closed."""
+        newest = self._newest
+        newest[number] = state
+        if len(newest) >= CLOSED_STREAMS:  # all at once: the oldest of a dict is slow to find
+            self._older, self._newest = newest, {}
+
+    def state_of(self, number: int) -> StreamState:
+        """How a stream was closed; SKIPPED if that is forgotten, or it was never opened."""
+        state = self._newest.get(number) or self._older.get(number)
+        return state or StreamState.SKIPPED
 
 
 class Reaction(Enum):

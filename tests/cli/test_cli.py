@@ -260,6 +260,8 @@ def test_an_exact_channel_is_for_panels(capsys, path):
             f"source must be one of {', '.join(map(repr, SOURCES))}, got 'bogus'",
         ),
         (["dev", "--terminal", "{strict}"], "use --path with one of: things/{{id}}"),
+        (["dev", "--path", "walk/10/{{1..3}}/x"], "got 'walk/10/1/x'"),
+        (["dev", "--path", "walk/10/{{1..3}}", "--terminal"], "got 'walk/10/{{1..3}}'"),
     ],
 )
 def test_an_error_is_one_sentence_with_the_wrong_value(capsys, here, author, words, text):

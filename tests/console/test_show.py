@@ -119,6 +119,8 @@ def test_the_page_follows_the_first_path_without_an_argument_or_the_given_one():
         assert asyncio.run(hello(page))["path"] == "loss/c"
     with show(Training, path="loss", port=0) as page:
         assert asyncio.run(hello(page))["path"] == "loss/a", "with the default"
+    with show(Training, path="loss/{1..3}", port=0) as page:
+        assert asyncio.run(hello(page))["path"] == "loss/{1..3}", "the page expands it"
 
 
 def test_several_consoles_are_open_at_once_on_the_next_free_ports():

@@ -177,7 +177,7 @@ export class Store implements ConnectionListener {
     if (this.firstHello) {
       this.firstHello = false;
       if (hello.path) {
-        this.addPanel(hello.path, null);
+        this.addPanels(expandRanges(hello.path));
       }
     }
     this.changed.emit();

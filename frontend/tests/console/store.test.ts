@@ -35,3 +35,11 @@ test("many pushed channels open six panels", () => {
   store.onPushed(Array.from({ length: 20 }, (_, n) => `rows/${n}`));
   expect(paths(store)).toHaveLength(6);
 });
+
+test("the page follows each of the paths that it is given", () => {
+  const store = new Store("ws://localhost/ws");
+  const hello = { title: "", uid: "u", forms: {}, settings: {}, secrets: [], path: "walk/{1..3}", push: false };
+  store.onHello(hello);
+  store.onHello(hello); // after a reload
+  expect(paths(store)).toEqual(["walk/1", "walk/2", "walk/3"]);
+});

@@ -85,6 +85,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     try:  # not in the event loop, which an import would block
         from aiostream_ds.console import app, reload  # noqa: F401
+        from aiostream_ds.console.path_ranges import followed_text
         from aiostream_ds.console.web_server import listen
     except ModuleNotFoundError as error:
         raise CommandError(
@@ -92,7 +93,7 @@ def run(parsed: argparse.Namespace) -> int:
             f"run: {install_command('console')}; or use --terminal"
         ) from None
     redact_output("stdout")  # of the author's code
-    path = plugin.path(parsed.path or _first_path(plugin))
+    path = followed_text(parsed.path or _first_path(plugin), plugin.path)
     listener = listen(parsed.host, parsed.port)
     run_async(lambda: _serve_console(parsed, plugin, directory, path, listener))
     return 0

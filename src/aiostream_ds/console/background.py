@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -19,7 +20,9 @@ import msgspec
 from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._installation import install_command
 from aiostream_ds._loggers import add_handler, get_logger, remove_handler
+from aiostream_ds._routing.plan import Plan
 from aiostream_ds._telemetry import TextLines
+from aiostream_ds.console.path_ranges import followed_text
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.errors import ConfigError
 from aiostream_ds.settings import unknown_keys
@@ -69,8 +72,8 @@ def show(
 
     Args:
         target, by: as `serve` takes them.
-        path: the path that the page follows; by default the first that needs no argument. Fields
-            at its end that have defaults may be left out.
+        path: the path that the page follows, or several, as `walk/10/{1..6}`; by default the first
+            that needs no argument. Fields at its end that have defaults may be left out.
         settings, secrets: the data source's jsonData (camelCase) and secureJsonData.
         host: the address to listen on. Any other than this machine's own needs the token that is
             part of the printed address.
@@ -96,14 +99,20 @@ def show(
     kind = catalog.pick(msgspec.json.encode(dict(settings or {})))
     _check_names(kind, by, settings or {}, secrets or {})
     if path:
-        path = kind._ds_plan.spell(path)
-        kind._ds_plan.match(path)
+        path = followed_text(path, partial(_read_path, kind._ds_plan))
     else:
         path = kind._ds_plan.default_path() or ""
     console = Console(catalog, listen(host, port), kind.__name__, path, settings, secrets)
     console._start(browser)
     print(f"Console   {console.url}", flush=True)  # noqa: T201  # as `dev` does
     return console
+
+
+def _read_path(plan: Plan, text: str) -> str:
+    """The path for a text. Raises NotFound if no stream has it."""
+    path = plan.spell(text)
+    plan.match(path)
+    return path
 
 
 def _check_names(

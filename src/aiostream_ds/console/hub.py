@@ -33,7 +33,8 @@ class Hub:
     Attributes:
         settings, secrets: the data source's jsonData and secureJsonData.
         title: the name that pages show.
-        first_path: the path that a page follows when it opens; "" for none.
+        first_path: the path that a page follows when it opens, or several, as `walk/10/{1..6}`; ""
+            for none.
         forms: the schema of settings and queries, as JSON.
         reload: the outcome of the last reload.
         pages: the queue of each open page.

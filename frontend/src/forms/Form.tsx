@@ -1,6 +1,7 @@
 // A form: one row for each field, made of the given widgets. The caller owns the values.
 import * as React from "react";
 
+import { entriesOf, hasEntries, newEntry, withNames, type Pair } from "./entries";
 import type { Field, GroupField, JsonField, ListField, MapField, SelectField, UnionField } from "./fields";
 import {
   hasVariable,
@@ -522,20 +523,6 @@ function ListInput({ field, value, onChange, context, path }: FieldProps<ListFie
   );
 }
 
-function entriesOf(value: unknown, defaultValue: unknown): unknown[] {
-  if (value === undefined || value === null) {
-    return Array.isArray(defaultValue) ? defaultValue : [];
-  }
-  // an older class saved a single value
-  return Array.isArray(value) ? value : [value];
-}
-
-function hasEntries(value: unknown): boolean {
-  return Array.isArray(value) ? value.length > 0 : isObject(value) && Object.keys(value).length > 0;
-}
-
-type Pair = [key: string, value: unknown];
-
 /** A table of names and values. Names may be empty or duplicate while they are typed, so the pairs
  * are a draft while they stand for the same value. */
 function MapInput({ field, value, onChange, context, path }: FieldProps<MapField>) {
@@ -593,30 +580,4 @@ function MapInput({ field, value, onChange, context, path }: FieldProps<MapField
       ))}
     </List>
   );
-}
-
-function withNames(pairs: Pair[]): Pair[] {
-  return pairs.filter(([key]) => key !== "");
-}
-
-/** The value of a new entry. */
-function newEntry(item: Field): unknown {
-  switch (item.kind) {
-    case "text":
-      return "";
-    case "switch":
-      return false;
-    case "select":
-      return item.options[0]?.value ?? null;
-    case "list":
-      return [];
-    case "map":
-      return {};
-    case "group":
-      return { ...item.constants };
-    case "union":
-      return { [item.tag]: item.branches[0]?.value };
-    default:
-      return null;
-  }
 }

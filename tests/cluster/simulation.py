@@ -79,6 +79,7 @@ class Scenario:
             "clock": 1,
         }
     )
+    channels_of_node: int = 0  # that a node seems to have besides
     is_numbered: bool = True  # else it cannot be read again
     knows_watchers: bool = True  # whether a crash can be noticed before the end of a lease
 
@@ -225,6 +226,8 @@ class Process:
             random=random.Random(history.random.getrandbits(32)),
         )
         self.node = history.parts.node.ClusterNode(self.engine, self.name, options)
+        if more := history.scenario.channels_of_node:
+            self.node.channel_count = lambda: more
         self.task = loop.task_of(self.name, self.run())
 
     async def run(self) -> None:

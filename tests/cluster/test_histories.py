@@ -16,6 +16,7 @@ SCENARIOS = {
     "from now": Scenario(is_numbered=False),
     "newest message": Scenario(tail=1, entries=100),
     "short": Scenario(nodes=2, channels=1, seconds=7),
+    "many channels": Scenario(nodes=4, channels_of_node=500),
     "closed connections": Scenario(
         actions={
             "view": 5,

@@ -1,11 +1,13 @@
 """Another node takes a channel soon after its owner has died: in virtual time, over many deaths."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from aiostream_ds._cluster.engine import Ownership
 from tests.cluster.simulation import LEASE, History, Process, Scenario, Upstream
 
 DEATHS = 60
@@ -147,3 +149,37 @@ def test_a_crash_is_noticed_by_nodes_that_have_connected_again_since_they_saw_th
     history.loop.close()
     assert not history.failures
     assert min(early) > 0
+
+
+def test_each_channel_is_taken_by_one_of_the_nodes_with_many_and_each_node_takes_a_share():
+    history = History(1, Scenario(nodes=3, channels=60, channels_of_node=500))
+    attempts: list[str] = []
+    take = history.server.take
+
+    def counted(channel: str, node: str, payload: bytes) -> Ownership:
+        attempts.append(node)
+        return take(channel, node, payload)
+
+    async def kill() -> None:
+        async with playing(history):
+            number, process = max(
+                history.processes.items(),
+                key=lambda each: sum(
+                    each[1] in upstream.runs.values() for upstream in history.upstreams.values()
+                ),
+            )
+            lost = [n for n, each in history.upstreams.items() if process in each.runs.values()]
+            assert len(lost) > 15
+            history.server.take = counted
+            process.kill()
+            history.dead.append(history.processes.pop(number))
+            while not all(is_read_elsewhere(history, name, process) for name in lost):
+                await asyncio.sleep(0.005)
+            shares = Counter(attempts)
+            assert shares.total() == len(lost)
+            assert len(shares) == 2 and min(shares.values()) > len(lost) / 5
+
+    history.loop.run_until_complete(kill())
+    history.loop.settle()
+    history.loop.close()
+    assert not history.failures

@@ -48,7 +48,7 @@ async def _take_if_free(channel: Participation) -> bool:
     follower = channel.follower
     if channel.is_owner_gone and follower.owner not in channel.node.alive:
         term = follower.term
-        await anyio.sleep(channel.turn(channel.node.lease.seconds / 8))
+        await anyio.sleep(channel.takeover_delay())
         if follower.term != term:  # another node was faster
             channel.is_owner_gone = False
             return False

@@ -287,6 +287,10 @@ class ClusterNode:
     def channel_count(self) -> int:
         return len(self._members)
 
+    def is_first(self, channel: str) -> bool:
+        """See `OtherNodes`."""
+        return self._others.is_first(channel)
+
     async def lease_changed(self) -> None:
         """Wait until the lease was renewed, or the engine is away."""
         await self._lease_changed.wait()

@@ -14,6 +14,7 @@ connect again for so long, its channels move to other nodes, and it is fenced: t
 """
 
 from collections.abc import Callable, Collection, Mapping
+from zlib import crc32
 
 import anyio
 
@@ -128,6 +129,15 @@ class OtherNodes:
         self.alive: frozenset[str] = frozenset()
         self._engine, self._name, self._lease, self._owners = engine, name, lease, owners
         self._crashes = CrashDetection(lease)
+        self._in_order: tuple[frozenset[str], list[str]] = self.alive, []  # `alive`, sorted
+
+    def is_first(self, channel: str) -> bool:
+        """Whether this node is the first one to take a channel whose owner has gone. It is another
+        one for each channel, and usually the same for all nodes, so that each takes a share."""
+        if self._in_order[0] is not self.alive:
+            self._in_order = self.alive, sorted(self.alive)
+        names = self._in_order[1] or [self._name]
+        return names[crc32(channel.encode()) % len(names)] == self._name
 
     def pause(self, began: float) -> float:
         """Seconds until the next question, after one that has begun then: more with many nodes; if

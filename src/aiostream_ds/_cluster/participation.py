@@ -24,7 +24,9 @@ RETRY = 0.05
 """Seconds before a call is repeated; doubled each time."""
 
 _LONGEST_RETRY = 0.5
-_JOIN_RATE = 5_000  # channels that a node joins or takes in a second
+_JOIN_RATE = 5_000  # channels that a node begins to join or to take in a second
+_TAKE_RATE = 1_000  # channels that a node has taken after a second, roughly
+_FEW = 16  # channels that all nodes try to take: the fastest one does
 
 _DOUBTS = 2  # questions to an owner that is silent, at once
 _CHECKS_UNTIL_ASKED = 5  # each so many checks in silence it is asked again: questions may get lost
@@ -65,6 +67,9 @@ class MemberNode(Protocol):
         """The channel was given up, with calls since that time."""
 
     def channel_count(self) -> int: ...
+
+    def is_first(self, channel: str) -> bool:
+        """Whether this node is the first one to take a channel whose owner has gone."""
 
 
 def doubts_of(node: str) -> str:
@@ -372,7 +377,11 @@ class Participation:
                 timer.cancel()
         self._is_woken = False
 
-    def turn(self, most: float) -> float:
-        """Seconds until it is this channel's turn, among all of this node: `most` at most."""
-        seconds = min(most, self.node.channel_count() / _JOIN_RATE)
-        return self.options.random.random() * seconds
+    def takeover_delay(self) -> float:
+        """Seconds until this node takes the channel from an owner that has gone. Not all nodes try
+        it at the same time: all attempts but one would be in vain, when there is most to do."""
+        lease, channels = self.node.lease.seconds, self.node.channel_count()
+        delay = min(lease / 8, channels / _JOIN_RATE) * self.options.random.random()
+        if not self.node.is_first(self.name):
+            delay += min(lease / 4, max(channels - _FEW, 0) / _TAKE_RATE)
+        return delay

@@ -18,7 +18,7 @@ SHORTEST = 12
 """Letters that a message has at least besides what it fills in: shorter ones identify nothing."""
 
 GROUPS = {
-    "Sources of the built-in plugin": ("sources", "_redis"),
+    "Sources of the built-in plugin": ("sources", "_redis", "_nats"),
     "Command line": ("cli", "packaging", "console", "_installation.py"),
     "Push": ("push",),
     "Cluster": ("_cluster",),

@@ -11,8 +11,8 @@ import pytest
 
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats import nats_client
-from aiostream_ds._cluster.nats.nats_servers import NatsLogin, NatsServer
 from aiostream_ds._cluster.redis import pipelined_connection
+from aiostream_ds._nats.nats_servers import NatsLogin, NatsServer
 from aiostream_ds._redis.redis_connection import Address, RedisLogin
 from aiostream_ds.errors import UpstreamError
 from aiostream_ds.sources.mqtt import broker_connection
@@ -21,7 +21,7 @@ LIMIT = 0.02
 
 
 async def connect_to_nats(port):
-    options = SimpleNamespace(login=NatsLogin(), tls=None, name="test")
+    options = SimpleNamespace(login=NatsLogin(), tls=None, name="test", inbox="test.inbox")
     server = NatsServer("127.0.0.1", port, tls=False, tls_name="")
     await nats_client.NatsClient([server], options, LIMIT, restored=None).open()
 

@@ -146,8 +146,8 @@ def _redis_engine(settings: ClusterSettings) -> Engine:
 
 def _nats_engine(settings: ClusterSettings) -> Engine:
     from aiostream_ds._cluster.nats.nats_engine import NatsEngine
-    from aiostream_ds._cluster.nats.nats_servers import NatsLogin
     from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
+    from aiostream_ds._nats.nats_servers import NatsLogin
     from aiostream_ds._tls import ssl_context
 
     has_tls = settings.url.startswith("tls://") or bool(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds._cluster.nats.nats_protocol import (
+from aiostream_ds._nats.nats_protocol import (
     NatsMessage,
     NatsParser,
     ProtocolViolation,

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds._cluster.nats.nats_credentials import parse_credentials
-from aiostream_ds._cluster.nats.nats_servers import (
+from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
+from aiostream_ds._cluster.nats.nats_subjects import from_token, to_token
+from aiostream_ds._nats.nats_credentials import parse_credentials
+from aiostream_ds._nats.nats_servers import (
     NatsLogin,
     NatsServer,
     discovered_server,
     parse_servers,
 )
-from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
-from aiostream_ds._cluster.nats.nats_subjects import from_token, to_token
 from aiostream_ds.errors import ConfigError
 from tests.cluster.nats.nkeys import Key
 from tests.servers import Nats

@@ -9,7 +9,7 @@ import pytest
 from aiostream_ds._cluster.cluster_settings import cluster_access, cluster_settings
 from aiostream_ds._cluster.engine import START, EngineError, Reconnected, Sent
 from aiostream_ds._cluster.nats.nats_engine import NatsEngine
-from aiostream_ds._cluster.nats.nats_servers import NatsLogin
+from aiostream_ds._nats.nats_servers import NatsLogin
 from aiostream_ds._tls import TlsSettings, ssl_context
 from aiostream_ds.errors import ConfigError
 from tests.cluster.nats.engines import PATIENCE, Writer, engine, next_event, settings

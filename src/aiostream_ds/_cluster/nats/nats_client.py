@@ -11,16 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import anyio
 
 from aiostream_ds._cluster.engine import EngineError
-from aiostream_ds._cluster.nats.nats_connection import (
-    NatsConnection,
-    NatsOptions,
-)
-from aiostream_ds._cluster.nats.nats_protocol import NatsMessage
-from aiostream_ds._cluster.nats.nats_servers import NatsServer, discovered_server
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._nats.nats_connection import NatsConnection, NatsOptions
+from aiostream_ds._nats.nats_errors import NatsErrors
+from aiostream_ds._nats.nats_protocol import NatsMessage
+from aiostream_ds._nats.nats_servers import NatsServer, discovered_server
 from aiostream_ds.errors import ConfigError
 
-__all__ = ["ConnectionReplaced", "NatsClient"]
+__all__ = ["ConnectionReplaced", "MissingPermission", "NatsClient"]
 
 logger = get_logger(__name__)
 
@@ -33,6 +31,17 @@ _RETRY_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 class ConnectionReplaced(EngineError):
     """A request was for a connection that is lost: it was not sent."""
+
+
+class MissingPermission(EngineError):
+    """The user may not publish to a subject, or subscribe to it."""
+
+
+_ERRORS = NatsErrors(
+    EngineError,
+    MissingPermission,
+    "set cluster_user and cluster_password, or cluster_credentials_file",
+)
 
 
 class _Subscription:
@@ -103,7 +112,7 @@ class NatsClient:
         """Connect to the first server that accepts. Raises the most useful of the errors."""
         errors: list[Exception] = []
         for server in random.sample(self._pool(), len(self._pool())):
-            connection = NatsConnection(server, self._options, self._refused)
+            connection = NatsConnection(server, self._options, _ERRORS, self._refused)
             try:
                 with anyio.fail_after(CONNECT_TIMEOUT):
                     await connection.open()

@@ -29,13 +29,13 @@ from aiostream_ds._cluster.nats.nats_jetstream import JetStream
 from aiostream_ds._cluster.nats.nats_leases import Presence
 from aiostream_ds._cluster.nats.nats_log import ChannelLogs
 from aiostream_ds._cluster.nats.nats_overview import read_overview
-from aiostream_ds._cluster.nats.nats_protocol import NatsMessage
 from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
 from aiostream_ds._cluster.nats.nats_streams import Streams
 from aiostream_ds._cluster.nats.nats_subjects import Subjects
 from aiostream_ds._cluster.nats.nats_sweep import Sweep
 from aiostream_ds._cluster.nats.shared_call import SharedCall
 from aiostream_ds._cluster.overview import ClusterOverview
+from aiostream_ds._nats.nats_protocol import NatsMessage
 
 __all__ = ["NatsEngine"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from aiostream_ds._cluster.engine import START, Entry, EntryId
-from aiostream_ds._cluster.nats.nats_protocol import NatsMessage
 from aiostream_ds._cluster.nats.nats_subjects import from_token, to_token
+from aiostream_ds._nats.nats_protocol import NatsMessage
 
 __all__ = [
     "HEADER_BYTES",

@@ -12,7 +12,7 @@ import anyio
 
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats.nats_client import ConnectionReplaced, NatsClient
-from aiostream_ds._cluster.nats.nats_protocol import (
+from aiostream_ds._nats.nats_protocol import (
     NatsMessage,
     ProtocolViolation,
     parse_headers,

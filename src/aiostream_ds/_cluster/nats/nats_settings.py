@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aiostream_ds._cluster.nats.nats_credentials import parse_credentials
-from aiostream_ds._cluster.nats.nats_servers import NatsLogin, NatsServer, parse_servers
+from aiostream_ds._nats.nats_credentials import parse_credentials
+from aiostream_ds._nats.nats_servers import NatsLogin, NatsServer, parse_servers
 from aiostream_ds.errors import ConfigError
 
 __all__ = ["NatsEngineSettings"]
@@ -62,6 +62,11 @@ class NatsEngineSettings:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
         if self.login.credentials:
             parse_credentials(self.login.credentials)
+
+    @property
+    def inbox(self) -> str:
+        """Begins the subjects of answers."""
+        return f"{self.name}.inbox"
 
     @property
     def servers(self) -> Sequence[NatsServer]:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiostream_ds._cluster.engine import EngineError
-from aiostream_ds._cluster.nats.nats_client import NatsClient
-from aiostream_ds._cluster.nats.nats_connection import MissingPermission
+from aiostream_ds._cluster.nats.nats_client import MissingPermission, NatsClient
 from aiostream_ds._cluster.nats.nats_entries import SENT_HEADERS
 from aiostream_ds._cluster.nats.nats_jetstream import (
     NO_STREAM,

@@ -18,9 +18,9 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from aiostream_ds._cluster.engine import EngineError
-from aiostream_ds._cluster.nats.nats_credentials import parse_credentials
-from aiostream_ds._cluster.nats.nats_protocol import (
+from aiostream_ds._nats.nats_credentials import parse_credentials
+from aiostream_ds._nats.nats_errors import NatsErrors, PermanentRefusal
+from aiostream_ds._nats.nats_protocol import (
     PING,
     PONG,
     NatsMessage,
@@ -35,10 +35,9 @@ from aiostream_ds._cluster.nats.nats_protocol import (
     subscribe_command,
     unsubscribe_command,
 )
-from aiostream_ds._cluster.nats.nats_servers import NatsLogin, NatsServer
-from aiostream_ds.errors import ConfigError
+from aiostream_ds._nats.nats_servers import NatsLogin, NatsServer
 
-__all__ = ["MissingPermission", "NatsConnection", "NatsOptions", "PermanentRefusal"]
+__all__ = ["NatsConnection", "NatsOptions"]
 
 _PING_INTERVAL = 1.0
 _SILENCE = 5.0
@@ -47,19 +46,10 @@ _SILENCE = 5.0
 _NO_RESPONDERS = 503
 
 _LOGIN_ERRORS = ("authorization violation", "authentication", "account", "user authentication")
-_LOGIN_HINT = "set cluster_user and cluster_password, or cluster_credentials_file"
-
-
-class MissingPermission(EngineError):
-    """The user may not publish to a subject, or subscribe to it."""
-
-
-class PermanentRefusal(ConfigError):
-    """The server refuses the login or TLS; an admin must change the settings."""
 
 
 class NatsOptions(Protocol):
-    """What a connection needs of the engine's settings."""
+    """What a connection needs of the settings. `inbox` begins the subjects of answers."""
 
     @property
     def login(self) -> NatsLogin: ...
@@ -67,6 +57,8 @@ class NatsOptions(Protocol):
     def tls(self) -> ssl.SSLContext | None: ...
     @property
     def name(self) -> str: ...
+    @property
+    def inbox(self) -> str: ...
 
 
 class _Answers:
@@ -92,6 +84,7 @@ class NatsConnection(asyncio.Protocol):
     """A connection.
 
     Args:
+        errors: the exceptions that it raises.
         refused: called with a subject that the server refuses and the error; the subject is empty
             if the server names none, as when there are too many subscriptions.
 
@@ -105,12 +98,14 @@ class NatsConnection(asyncio.Protocol):
         self,
         server: NatsServer,
         options: NatsOptions,
+        errors: NatsErrors,
         refused: Callable[[str, Exception], None],
     ) -> None:
         self.server = server
         self._refused = refused
         self.info: Mapping[str, Any] = {}
         self._options = options
+        self._errors = errors
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
@@ -123,12 +118,12 @@ class NatsConnection(asyncio.Protocol):
         self._handlers: dict[int, Callable[[NatsMessage], None]] = {}
         self._answers: dict[str, _Answers] = {}
         self._tokens = itertools.count(1)
-        self._inbox = f"{options.name}.inbox.{secrets.token_hex(11)}"
+        self._inbox = f"{options.inbox}.{secrets.token_hex(11)}"
         self._last_received = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._refusal = ""
         self._was_opened = False
-        self._inbox_error: MissingPermission | None = None
+        self._inbox_error: Exception | None = None
 
     # -- opening and closing -------------------------------------------------------------------
 
@@ -136,7 +131,7 @@ class NatsConnection(asyncio.Protocol):
         """Connect and log in. When it is cancelled, the connection is closed.
 
         Raises:
-            EngineError: the server cannot be reached, or is not ready.
+            NatsErrors.unavailable: the server cannot be reached, or is not ready.
             ConfigError: TLS or the login is refused.
         """
         try:
@@ -162,7 +157,8 @@ class NatsConnection(asyncio.Protocol):
         except OSError as error:
             number = error.errno or 0  # negative: of DNS
             reason = os.strerror(number) if number > 0 else error.strerror or str(error)
-            raise EngineError(f"NATS {self.server} cannot be reached: {reason}") from error
+            text = f"NATS {self.server} cannot be reached: {reason}"
+            raise self._errors.unavailable(text) from error
 
     @property
     def timeout_reason(self) -> str:
@@ -195,7 +191,7 @@ class NatsConnection(asyncio.Protocol):
             raise self._tls_error(error) from error
         except OSError as error:
             text = f"NATS {self.server} has closed the connection during the handshake of TLS"
-            raise EngineError(text) from error
+            raise self._errors.unavailable(text) from error
         assert transport is not None
         self._transport = transport
 
@@ -205,7 +201,7 @@ class NatsConnection(asyncio.Protocol):
                 f"NATS {self.server}: its certificate is refused: {error.verify_message}"
             )
         reason = (error.reason or str(error)).replace("_", " ").lower()
-        return EngineError(f"NATS {self.server}: TLS failed: {reason}")
+        return self._errors.unavailable(f"NATS {self.server}: TLS failed: {reason}")
 
     def _connect_command(self) -> bytes:
         options: dict[str, Any] = {
@@ -262,10 +258,10 @@ class NatsConnection(asyncio.Protocol):
     def _error(self, reason: str) -> Exception:
         text = f"NATS {self.server}: {reason}"
         if not any(reason.lower().startswith(each) for each in _LOGIN_ERRORS):
-            return EngineError(text)
-        text = f"{text}; {_LOGIN_HINT}"
+            return self._errors.unavailable(text)
+        text = f"{text}; {self._errors.login_hint}"
         # a login that ends later is an error of requests, and a refusal of the next connection
-        return EngineError(text) if self._was_opened else PermanentRefusal(text)
+        return self._errors.unavailable(text) if self._was_opened else PermanentRefusal(text)
 
     # -- what the event loop calls -------------------------------------------------------------
 
@@ -325,7 +321,7 @@ class NatsConnection(asyncio.Protocol):
             self._refused("", self._error(text))
             return
         subject = text.partition('"')[2].partition('"')[0]
-        error = MissingPermission(f"NATS {self.server}: {text}")
+        error = self._errors.missing_permission(f"NATS {self.server}: {text}")
         if subject == f"{self._inbox}.*":
             self._inbox_error = error
         for answers in self._answers.values():
@@ -363,7 +359,7 @@ class NatsConnection(asyncio.Protocol):
             self._transport.write(b"".join(commands))
 
     async def flush(self) -> None:
-        """Wait until the server has processed what was sent. Raises EngineError."""
+        """Wait until the server has processed what was sent. Raises as `request`."""
         self._raise_if_lost()
         pong: asyncio.Future[None] = self._loop.create_future()
         self._pongs.append(pong)
@@ -381,7 +377,7 @@ class NatsConnection(asyncio.Protocol):
             self._send(unsubscribe_command(number))
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Publish without an answer. Raises EngineError."""
+        """Publish without an answer. Raises as `request`."""
         await self._writable.wait()
         self._raise_if_lost()
         self._send(publish_command(subject, "", headers, payload))
@@ -397,8 +393,8 @@ class NatsConnection(asyncio.Protocol):
         """Publish, and wait for the answer, or for those of a batch with their end.
 
         Raises:
-            EngineError: the connection is lost. The server may have processed the request.
-            MissingPermission: the user may not publish to this subject.
+            NatsErrors.unavailable: the connection is lost; the server may have processed it.
+            NatsErrors.missing_permission: the user may not publish to this subject.
         """
         token, answers = await self._ask(subject, payload, headers or {}, is_batch=is_batch)
         try:
@@ -423,7 +419,7 @@ class NatsConnection(asyncio.Protocol):
     async def _ask(
         self, subject: str, payload: bytes, headers: Mapping[str, str], *, is_batch: bool = False
     ) -> tuple[str, _Answers]:
-        """Publish with an inbox for answers. Raises EngineError."""
+        """Publish with an inbox for answers. Raises as `request`."""
         await self._writable.wait()
         self._raise_if_lost()
         token = format(next(self._tokens), "x")

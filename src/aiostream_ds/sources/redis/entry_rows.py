@@ -1,38 +1,20 @@
 """Entries of Redis streams as rows."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors
 from aiostream_ds.sources.decoding.bad_record import BadRecord
 from aiostream_ds.sources.decoding.own_names import own_name
+from aiostream_ds.sources.event_lag import NO_LAG, Lag
 from aiostream_ds.sources.redis.entry_reader import Entry
 from aiostream_ds.sources.redis.positions import parse_id
 from aiostream_ds.sources.redis.redis_settings import RedisSettings
 
-__all__ = ["ID_COLUMNS", "NO_LAG", "EntryRows", "Lag"]
+__all__ = ["ID_COLUMNS", "EntryRows"]
 
 ID_COLUMNS = ("id_ms", "id_seq")
 """The columns of the two numbers of an id: the cursor."""
-
-
-LAG_LIMIT = 86_400_000
-"""Milliseconds between the time of an id and that of its row that histories allow for."""
-
-
-class Lag(NamedTuple):
-    """The least and the most milliseconds by which the ids of entries are later than their rows."""
-
-    low: int = 0
-    high: int = 0
-
-    def joined(self, other: "Lag") -> "Lag":
-        """The lag of the entries of both."""
-        low, high = min(self.low, other.low), max(self.high, other.high)
-        return Lag(max(low, -LAG_LIMIT), min(high, LAG_LIMIT))
-
-
-NO_LAG = Lag()
 
 
 class EntryRows:

@@ -9,8 +9,8 @@ from aiostream_ds._frames.config import Notice
 from aiostream_ds._frames.times import EPOCH, MILLISECOND
 from aiostream_ds._redis.servers import Call
 from aiostream_ds.rows import HistoryRange
+from aiostream_ds.sources.event_lag import NO_LAG, Lag
 from aiostream_ds.sources.redis.entry_reader import Entry, PageSize, last_id
-from aiostream_ds.sources.redis.entry_rows import NO_LAG, Lag
 from aiostream_ds.sources.redis.positions import Id, before, format_id, next_id, parse_id
 
 __all__ = ["HISTORY_BYTES", "PastRows", "newest_rows", "rows_after"]

@@ -25,11 +25,12 @@ from aiostream_ds.models import Health
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
+from aiostream_ds.sources.event_lag import NO_LAG, Lag
 from aiostream_ds.sources.gaps import Gaps
 from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.panel_status import SHOWN, PanelStatus
 from aiostream_ds.sources.redis.entry_reader import EntryBatch
-from aiostream_ds.sources.redis.entry_rows import ID_COLUMNS, NO_LAG, EntryRows, Lag
+from aiostream_ds.sources.redis.entry_rows import ID_COLUMNS, EntryRows
 from aiostream_ds.sources.redis.history import newest_rows, rows_after
 from aiostream_ds.sources.redis.live_entries import live_entries
 from aiostream_ds.sources.redis.positions import BEGINNING, Change, Id, Position, read_info

@@ -36,6 +36,7 @@ from aiostream_ds._nats.nats_protocol import (
     unsubscribe_command,
 )
 from aiostream_ds._nats.nats_servers import NatsLogin, NatsServer
+from aiostream_ds.errors import copy_error
 
 __all__ = ["NatsConnection", "NatsOptions"]
 
@@ -115,15 +116,16 @@ class NatsConnection(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._writable = asyncio.Event()
         self._writable.set()
-        self._handlers: dict[int, Callable[[NatsMessage], None]] = {}
+        self._handlers: dict[int, Callable[[NatsMessage], object]] = {}
         self._answers: dict[str, _Answers] = {}
         self._tokens = itertools.count(1)
-        self._inbox = f"{options.inbox}.{secrets.token_hex(11)}"
+        self._inbox = self.new_inbox()
         self._last_received = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._refusal = ""
         self._was_opened = False
         self._inbox_error: Exception | None = None
+        self._cause: Exception | None = None
 
     # -- opening and closing -------------------------------------------------------------------
 
@@ -155,10 +157,16 @@ class NatsConnection(asyncio.Protocol):
         try:
             await self._loop.create_connection(lambda: self, host, port)
         except OSError as error:
-            number = error.errno or 0  # negative: of DNS
-            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
-            text = f"NATS {self.server} cannot be reached: {reason}"
-            raise self._errors.unavailable(text) from error
+            raise self._explained(error) or self._unreachable(error) from error
+
+    def _explained(self, error: OSError) -> Exception | None:
+        explain = self._errors.explain
+        return explain(self.server, error) if explain is not None else None
+
+    def _unreachable(self, error: OSError) -> Exception:
+        number = error.errno or 0  # negative: of DNS
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+        return self._errors.unavailable(f"NATS {self.server} cannot be reached: {reason}")
 
     @property
     def timeout_reason(self) -> str:
@@ -187,15 +195,15 @@ class NatsConnection(asyncio.Protocol):
             transport = await self._loop.start_tls(
                 self._transport, self, context, server_hostname=self.server.tls_name
             )
-        except ssl.SSLError as error:
-            raise self._tls_error(error) from error
         except OSError as error:
-            text = f"NATS {self.server} has closed the connection during the handshake of TLS"
-            raise self._errors.unavailable(text) from error
+            raise self._explained(error) or self._tls_error(error) from error
         assert transport is not None
         self._transport = transport
 
-    def _tls_error(self, error: ssl.SSLError) -> Exception:
+    def _tls_error(self, error: OSError) -> Exception:
+        if not isinstance(error, ssl.SSLError):
+            text = f"NATS {self.server} has closed the connection during the handshake of TLS"
+            return self._errors.unavailable(text)
         if isinstance(error, ssl.SSLCertVerificationError):
             return PermanentRefusal(
                 f"NATS {self.server}: its certificate is refused: {error.verify_message}"
@@ -256,6 +264,8 @@ class NatsConnection(asyncio.Protocol):
         self._writable.set()
 
     def _error(self, reason: str) -> Exception:
+        if self._cause is not None:
+            return copy_error(self._cause)
         text = f"NATS {self.server}: {reason}"
         if not any(reason.lower().startswith(each) for each in _LOGIN_ERRORS):
             return self._errors.unavailable(text)
@@ -273,6 +283,8 @@ class NatsConnection(asyncio.Protocol):
         """Called by the event loop."""
         if self._timer is not None:
             self._timer.cancel()
+        if isinstance(exc, OSError) and not (self._was_opened or self._refusal):
+            self._cause = self._explained(exc)  # as a certificate that the server refuses
         self._end(self._refusal or "the connection is lost")
 
     def pause_writing(self) -> None:
@@ -343,6 +355,21 @@ class NatsConnection(asyncio.Protocol):
     # -- sending -------------------------------------------------------------------------------
 
     @property
+    def has_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        transport = self._transport
+        return transport is not None and transport.get_extra_info("ssl_object") is not None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the server has sent something, which it does each second."""
+        return self._loop.time() - self._last_received
+
+    def new_inbox(self) -> str:
+        """A subject for answers to a subscription of its own."""
+        return f"{self._options.inbox}.{secrets.token_hex(11)}"
+
+    @property
     def max_payload(self) -> int:
         """Most bytes of headers and payload together."""
         return int(self.info.get("max_payload", 1 << 20))
@@ -366,7 +393,9 @@ class NatsConnection(asyncio.Protocol):
         self._send(PING)
         await pong
 
-    def subscribe(self, number: int, subject: str, handler: Callable[[NatsMessage], None]) -> None:
+    def subscribe(
+        self, number: int, subject: str, handler: Callable[[NatsMessage], object]
+    ) -> None:
         """Call a function for each message of a subject. The number is from 1."""
         self._handlers[number] = handler
         self._send(subscribe_command(number, subject))
@@ -376,11 +405,13 @@ class NatsConnection(asyncio.Protocol):
         if self._handlers.pop(number, None) is not None:
             self._send(unsubscribe_command(number))
 
-    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Publish without an answer. Raises as `request`."""
+    async def publish(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], reply: str = ""
+    ) -> None:
+        """Publish; answers go to a subscription of the subject `reply`. Raises as `request`."""
         await self._writable.wait()
         self._raise_if_lost()
-        self._send(publish_command(subject, "", headers, payload))
+        self._send(publish_command(subject, reply, headers, payload))
 
     async def request(
         self,

@@ -24,6 +24,7 @@ __all__ = [
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
+_VERSION = "NATS/1.0"
 _LINE_LIMIT = 1 << 20
 """Most bytes of a line: INFO lists the servers of a cluster."""
 
@@ -39,7 +40,8 @@ class ServerInfo(NamedTuple):
 
 
 class NatsMessage(NamedTuple):
-    """A message of a subscription. `status` is 0, or the code of an answer without a message."""
+    """A message of a subscription. `status` is 0, or the code of an answer without a message.
+    `reply` is the subject for answers, with which JetStream describes the message."""
 
     subscription: int
     subject: str
@@ -47,6 +49,7 @@ class NatsMessage(NamedTuple):
     description: str
     headers: Mapping[str, str]
     payload: bytes
+    reply: str = ""
 
 
 class ServerPing(NamedTuple):
@@ -111,8 +114,10 @@ def _message(line: bytes, buffer: bytes, start: int) -> tuple[NatsMessage | None
     words = line.split()
     try:
         total = int(words[-1])
-        head = int(words[-2]) if words[0] == b"HMSG" else 0
-        subject, subscription = words[1].decode(), int(words[2])
+        has_headers = words[0] == b"HMSG"
+        head = int(words[-2]) if has_headers else 0
+        subject, subscription = words[1].decode(errors="replace"), int(words[2])
+        reply = words[3].decode(errors="replace") if len(words) > 4 + has_headers else ""
     except (ValueError, IndexError):
         raise ProtocolViolation(f"expected MSG or HMSG, got {line[:80]!r}") from None
     if not 0 <= head <= total:
@@ -124,26 +129,33 @@ def _message(line: bytes, buffer: bytes, start: int) -> tuple[NatsMessage | None
         raise ProtocolViolation("expected the end of a message after its payload")
     status, description, headers = _headers(buffer[start : start + head]) if head else (0, "", {})
     payload = buffer[start + head : stop]
-    return NatsMessage(subscription, subject, status, description, headers, payload), stop + 2
+    return (
+        NatsMessage(subscription, subject, status, description, headers, payload, reply),
+        stop + 2,
+    )
 
 
 def _headers(block: bytes) -> tuple[int, str, Mapping[str, str]]:
-    """Status, its description and the headers of `NATS/1.0 404 Not Found\\r\\nName: value…`."""
+    """Status, its description and the headers of `NATS/1.0 404 Not Found\\r\\nName: value…`. The
+    server passes on what a publisher has written: another block counts as none."""
     first, *lines = block.decode("utf-8", "replace").split("\r\n")
     version, _, rest = first.partition(" ")
-    if version != "NATS/1.0":
-        raise ProtocolViolation(f"expected headers of NATS/1.0, got {first[:80]!r}")
+    if version != _VERSION:
+        return 0, "", {}
     code, _, description = rest.strip().partition(" ")
     headers = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if colon:
             headers[name] = value.strip()
-    return int(code) if code.isdigit() else 0, description, headers
+    has_status = len(code) == 3 and code.isascii() and code.isdigit()
+    return int(code) if has_status else 0, description, headers
 
 
 def parse_headers(block: bytes) -> Mapping[str, str]:
     """The headers of a block as a message has it. Raises ProtocolViolation."""
+    if not block.startswith(_VERSION.encode()):
+        raise ProtocolViolation(f"expected headers of {_VERSION}, got {block[:80]!r}")
     return _headers(block)[2]
 
 

@@ -1,13 +1,20 @@
 """The settings of a connection to NATS: the servers' URLs and the login."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from aiostream_ds.errors import ConfigError
 
-__all__ = ["DEFAULT_PORT", "NatsLogin", "NatsServer", "discovered_server", "parse_servers"]
+__all__ = [
+    "DEFAULT_PORT",
+    "NatsLogin",
+    "NatsServer",
+    "discovered_server",
+    "known_servers",
+    "parse_servers",
+]
 
 DEFAULT_PORT = 4222
 _SCHEMES = ("nats", "tls")
@@ -83,6 +90,18 @@ def _login(url: SplitResult) -> NatsLogin:
     if user and url.password is None:
         return NatsLogin(token=user)
     return NatsLogin(user, password)
+
+
+def known_servers(
+    configured: Sequence[NatsServer], last: NatsServer, info: Mapping[str, Any]
+) -> Sequence[NatsServer]:
+    """The servers of the settings, and those that the last one has named in its INFO."""
+    known = {(each.host, each.port): each for each in configured}
+    for text in info.get("connect_urls") or ():
+        found = discovered_server(text, last)
+        if found is not None:
+            known.setdefault((found.host, found.port), found)
+    return list(known.values())
 
 
 def discovered_server(text: str, known: NatsServer) -> NatsServer | None:

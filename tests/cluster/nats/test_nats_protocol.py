@@ -29,8 +29,8 @@ OPERATIONS = [
     ServerPing(),
     ServerPong(),
     NatsMessage(7, "a.b", 0, "", {}, b"he\r\no"),
-    NatsMessage(7, "a", 0, "", {}, b""),
-    NatsMessage(8, "a", 0, "", {"Name": "a value: b", "X": ""}, b"hello"),
+    NatsMessage(7, "a", 0, "", {}, b"", "reply.to"),
+    NatsMessage(8, "a", 0, "", {"Name": "a value: b", "X": ""}, b"hello", "r"),
     NatsMessage(8, "a", 404, "Not Found", {}, b""),
     ServerRefusal("Authorization Violation"),
 ]
@@ -66,7 +66,7 @@ def test_what_is_published_can_be_read_again(headers, payload):
     kind = {b"PUB": b"MSG", b"HPUB": b"HMSG"}[operation]
     received = b" ".join((kind, subject, b"3", reply, *sizes)) + end + body
     (message,) = NatsParser().feed(received)
-    assert message == NatsMessage(3, "subject", 0, "", headers, payload)
+    assert message == NatsMessage(3, "subject", 0, "", headers, payload, "inbox.1")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,6 @@ def test_what_is_published_can_be_read_again(headers, payload):
         b"MSG a 1 -5\r\n",
         b"HMSG a 1 9 5\r\n",
         b"MSG a 1 2\r\nabcd\r\n",
-        b"HMSG a 1 6 6\r\nHTTP/1\r\n",
         b"INFO []\r\n",
         b"INFO {\r\n",
         b"x" * (2 << 20),
@@ -87,6 +86,15 @@ def test_what_is_published_can_be_read_again(headers, payload):
 def test_what_is_not_of_the_protocol_is_refused(data):
     with pytest.raises(ProtocolViolation):
         NatsParser().feed(data)
+
+
+@pytest.mark.parametrize(
+    "block", [b"HTTP/1", b"\xff\xff", b"NATS/1.0 \xc2\xb2\r\n", b"NATS/1.0 4e4\r\n"]
+)
+def test_headers_that_a_publisher_has_damaged_are_none(block):
+    size = len(block)
+    (found,) = NatsParser().feed(b"HMSG a.\xff 1 %d %d\r\n%s!\r\n" % (size, size + 1, block))
+    assert (found.subject, found.status, found.headers, found.payload) == ("a.\ufffd", 0, {}, b"!")
 
 
 def test_a_large_message_is_not_searched_again_with_each_part():

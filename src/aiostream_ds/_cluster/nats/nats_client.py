@@ -15,7 +15,7 @@ from aiostream_ds._loggers import get_logger
 from aiostream_ds._nats.nats_connection import NatsConnection, NatsOptions
 from aiostream_ds._nats.nats_errors import NatsErrors
 from aiostream_ds._nats.nats_protocol import NatsMessage
-from aiostream_ds._nats.nats_servers import NatsServer, discovered_server
+from aiostream_ds._nats.nats_servers import NatsServer, known_servers
 from aiostream_ds.errors import ConfigError
 
 __all__ = ["ConnectionReplaced", "MissingPermission", "NatsClient"]
@@ -130,13 +130,10 @@ class NatsClient:
 
     def _pool(self) -> Sequence[NatsServer]:
         """The servers of the settings, and those that the last one has named."""
-        pool = {(each.host, each.port): each for each in self._servers}
         last = self._connection
-        for text in last.info.get("connect_urls") or () if last is not None else ():
-            found = discovered_server(text, last.server) if last is not None else None
-            if found is not None:
-                pool.setdefault((found.host, found.port), found)
-        return list(pool.values())
+        if last is None:
+            return self._servers
+        return known_servers(self._servers, last.server, last.info)
 
     def _use(self, connection: NatsConnection) -> None:
         for number, each in self._subscriptions.items():

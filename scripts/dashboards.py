@@ -361,6 +361,45 @@ def redis() -> Json:
     )
 
 
+def nats() -> Json:
+    """The source `nats`."""
+    stored = query("messages", stream="${stream}", filter="${filter}")
+    return dashboard(
+        "nats",
+        "Streams of JetStream and subjects of NATS: earlier messages, and each new one.",
+        [
+            text_box("stream", "Stream", "ORDERS"),
+            text_box("filter", "Subjects of the stream", ">"),
+            text_box("subject", "Subject", "home.*"),
+        ],
+        panel(
+            "timeseries",
+            "Numbers of the stream $stream, a series for each subject",
+            (24, 9),
+            stored,
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
+        ),
+        panel(
+            "timeseries",
+            "Published to $subject",
+            (12, 10),
+            query("subjects", subject="${subject}"),
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
+        ),
+        panel(
+            "table",
+            "Messages of the last 10 s",
+            (12, 10),
+            stored,
+            transformations=without("sequence"),
+            **NEWEST,
+            **newest_first(),
+        ),
+    )
+
+
 def postgres() -> Json:
     """The source `postgres`."""
     rows = query("rows", table="${table}")
@@ -561,7 +600,7 @@ def laid_out(panels: Sequence[Json]) -> Iterator[Json]:
 
 def files() -> Iterator[tuple[Path, str]]:
     """Every file with its content."""
-    for make in (demo, host, file, mqtt, http, postgres, push, redis, websocket):
+    for make in (demo, host, file, mqtt, nats, http, postgres, push, redis, websocket):
         model = make()
         name = f"{make.__name__}.json"
         yield OUT / name, json.dumps(model, indent=2, ensure_ascii=False) + "\n"

@@ -22,6 +22,7 @@ from aiostream_ds.stores import SqliteStore
 from aiostream_ds.testing import serve_in_memory
 from tests.servers import Mosquitto, Redis, certificates
 from tests.servers.web import EventServer, SocketServer
+from tests.sources.nats.connecting import NatsToRead
 from tests.sources.postgres.support import GRANTS, READER_PASSWORD, READINGS, ROW
 from tests.sources.postgres.support import running_server as postgres_server
 
@@ -234,6 +235,13 @@ def configured(source: str, folder: Path) -> Iterator[dict[str, Any]]:
             settings |= {"host": "127.0.0.1", "port": server.port}
             settings["caCertificate"] = certificates().ca
             secrets["password"] = server.reader_password
+        elif source == "nats":
+            server = stack.enter_context(NatsToRead(tls=certificates().server))
+            server.make_stream(known["stream"])
+            server.call("orders.eu", b'{"price": 1.5}')
+            settings["servers"] = f"tls://127.0.0.1:{server.port}"
+            settings["caCertificate"] = certificates().ca
+            secrets["password"] = server.user_password
         elif source == "postgres":
             server = stack.enter_context(postgres_server(f"{READINGS}{GRANTS}{ROW}"))
             settings |= {"host": "localhost", "port": server.port, "database": server.database}

@@ -99,6 +99,7 @@ ASYNCIO = {
     "push/delivery.py",
     "sources/mqtt/arrival_queue.py",
     "sources/mqtt/broker_connection.py",
+    "sources/nats/server_link.py",
     "sources/postgres/table_run.py",
     "stores/row_followers.py",
     "stores/sqlite_store.py",
@@ -157,6 +158,7 @@ THIRD_PARTY = {
         "_redis/",
         "_tls.py",
         "sources/mqtt/",
+        "sources/nats/",
     ),
 }
 

@@ -33,15 +33,19 @@ def compare(drawn: Sequence[int], expected: Sequence[int]) -> Tally:
 
 
 class Judge:
-    """Checks every drawing of its panels; `expected` returns the numbers that one must have."""
+    """Checks every drawing of its panels; `expected` returns the numbers that one must have, which
+    are in a column."""
 
-    def __init__(self, expected: Callable[[ExactPanel, Drawing], Sequence[int]]) -> None:
+    def __init__(
+        self, expected: Callable[[ExactPanel, Drawing], Sequence[int]], column: str = "n"
+    ) -> None:
+        self._column = column
         self.tally = Tally()
         self.wrong: list[str] = []
         self._expected = expected
 
     def __call__(self, panel: ExactPanel, drawing: Drawing) -> None:
-        n = panel.names.index("n") if drawing.rows else 0
+        n = panel.names.index(self._column) if drawing.rows else 0
         drawn = [row[n] for row in drawing.rows]
         expected = self._expected(panel, drawing)
         found = compare(drawn, expected)

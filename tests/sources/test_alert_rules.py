@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow  # every source
 
 ALERT = {"FromAlert": "true"}
 NUMBERS = {*FLOATS, *RANGES} - {FieldType.TIME}
-WITH_SERVERS = ("redis", "postgres")
+WITH_SERVERS = ("redis", "nats", "postgres")
 """Sources whose folders have alert rules of their own, with real servers."""
 QUERY_TYPES = [
     (source, query_type)

@@ -52,7 +52,7 @@ def test_a_source_imports_its_own_client_only(source):
     assert CLIENTS & set(json.loads(run.stdout)) == OWN.get(source, set())
 
 
-@pytest.mark.parametrize("source", ["mqtt", "redis", "postgres", "http", "websocket"])
+@pytest.mark.parametrize("source", ["mqtt", "redis", "nats", "postgres", "http", "websocket"])
 def test_the_form_has_the_connection_then_tls_then_decoding(source):
     found = {each["name"]: each for each in describe(Catalog(SOURCES, by="source"))["sources"]}
     fields = found[source]["settings"]["properties"]

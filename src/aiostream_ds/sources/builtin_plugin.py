@@ -15,6 +15,7 @@ SOURCES: Mapping[str, str] = {
     "file": "aiostream_ds.sources.file:File",
     "mqtt": "aiostream_ds.sources.mqtt:Mqtt",
     "redis": "aiostream_ds.sources.redis:Redis",
+    "nats": "aiostream_ds.sources.nats:Nats",
     "postgres": "aiostream_ds.sources.postgres:Postgres",
     "websocket": "aiostream_ds.sources.websocket:WebSocket",
     "http": "aiostream_ds.sources.http:Http",

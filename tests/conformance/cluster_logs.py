@@ -77,6 +77,7 @@ class _Log:
             self._runs.add(content.run)
             self.terms += 1
             return
+        assert content is not None, f"{where}: it cannot be read"
         self.messages += 1
         self._check_message(where, entry, content)
 

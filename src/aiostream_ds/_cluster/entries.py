@@ -15,7 +15,6 @@ from aiostream_ds._frames.packet import CursorRange
 
 __all__ = [
     "PROTOCOL",
-    "BadEntry",
     "EntryCodec",
     "ChannelMessage",
     "MessageId",
@@ -77,10 +76,6 @@ class _WireMessage(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1
     payload: bytes
 
 
-class BadEntry(Exception):
-    """An entry that this version cannot read."""
-
-
 def schema_hash(schema: bytes | None) -> int:
     """A number for a schema; 0: there is none."""
     if schema is None:
@@ -101,13 +96,13 @@ class EntryCodec:
         fields = (content.id, content.before, content.time, content.schema, content.schema_body)
         return self._encode(_WireMessage(*fields, to_wire(content.cursors), content.payload))
 
-    def decode(self, payload: bytes) -> TermStart | ChannelMessage:
-        """Raises BadEntry."""
+    def decode(self, payload: bytes) -> TermStart | ChannelMessage | None:
+        """What is in an entry; None: this version cannot read it."""
         try:
             found: TermStart | _WireMessage = self._decode(payload)
             if isinstance(found, TermStart):
                 return found
             fields = (found.id, found.before, found.time, found.schema, found.schema_body)
             return ChannelMessage(*fields, from_wire(found.cursors), found.payload)
-        except ValueError as error:  # also msgspec's
-            raise BadEntry(f"an entry of the log cannot be read: {error}") from error
+        except ValueError:  # also msgspec's
+            return None

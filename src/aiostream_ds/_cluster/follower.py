@@ -24,7 +24,6 @@ from msgspec import structs
 from aiostream_ds._cluster.engine import LARGEST_NUMBER, START, Entry, EntryId, LogPage
 from aiostream_ds._cluster.entries import (
     NO_MESSAGE,
-    BadEntry,
     ChannelMessage,
     EntryCodec,
     MessageId,
@@ -395,7 +394,7 @@ class LogFollower:
     def _search(self, older: "_Older", page: LogPage) -> None:
         """Go on with the first message that was received before."""
         for index, entry in enumerate(page.entries):
-            content = self._content(entry)
+            content = self._codec.decode(entry.payload)
             if isinstance(content, TermStart):
                 self._accept_start(entry.id, content)
                 older = older._replace(run=content.run)
@@ -439,7 +438,7 @@ class LogFollower:
         self._tip, self._tip_schema = NO_MESSAGE, 0
         self._is_first = True
         for entry in page.entries:
-            content = self._content(entry)
+            content = self._codec.decode(entry.payload)
             if isinstance(content, ChannelMessage) and self.has_received(content.id):
                 self._kept.doubt(content.id)
                 break
@@ -449,7 +448,7 @@ class LogFollower:
     def _needs_earlier(self, page: LogPage) -> bool:
         """Whether the end of a log does not connect to what was received."""
         for entry in page.entries:
-            content = self._content(entry)
+            content = self._codec.decode(entry.payload)
             if isinstance(content, ChannelMessage):
                 if self._tail is not None or self._is_skipping or not self._has_delivered:
                     return False
@@ -485,21 +484,15 @@ class LogFollower:
             if entry.id > self.position:
                 self.event(entry, reads + 1)
 
-    def _content(self, entry: Entry) -> TermStart | ChannelMessage | None:
-        try:
-            return self._codec.decode(entry.payload)
-        except BadEntry:
-            return None
-
     def _is_known(self, entry: Entry) -> bool:
-        content = self._content(entry)
+        content = self._codec.decode(entry.payload)
         if isinstance(content, TermStart):
             return content.run in self._runs
         return content is None or self.has_received(content.id)
 
     def _accept(self, entry: Entry) -> bool:
         """Whether the entry was accepted; otherwise `request` has what to read."""
-        content = self._content(entry)
+        content = self._codec.decode(entry.payload)
         if content is None:
             self.unreadable += 1
             self._set_position(entry.id)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from aiostream_ds._cluster.engine import START
-from aiostream_ds._cluster.entries import BadEntry, ChannelMessage, schema_hash
+from aiostream_ds._cluster.entries import ChannelMessage, schema_hash
 from aiostream_ds._cluster.message_cipher import UnreadableMessage
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.packet_codec import PacketCodec, SharedMessage
@@ -35,13 +35,14 @@ async def read_log(
         page = await node.engine.read(channel, after, _PAGE)
         found: list[SharedMessage] = []
         for entry in page.entries:
+            content = node.codec.decode(entry.payload)
+            if not isinstance(content, ChannelMessage) or content.schema != wanted:
+                continue
+            if not content.payload:
+                continue  # the stream has ended
             try:
-                content = node.codec.decode(entry.payload)
-                if not isinstance(content, ChannelMessage) or content.schema != wanted:
-                    continue
-                if content.payload:  # else the stream has ended
-                    found.append(codec.decode(content.payload, schema)[0])
-            except (BadEntry, UnreadableMessage):
+                found.append(codec.decode(content.payload, schema)[0])
+            except UnreadableMessage:
                 continue
         yield decoded, found
         if page.is_end:

@@ -19,6 +19,7 @@ from tests.cluster.test_histories import SCENARIOS
 
 HISTORIES = 25
 NAMES = {
+    "message_delivery": "aiostream_ds._cluster.message_delivery",
     "follower": "aiostream_ds._cluster.follower",
     "participation": "aiostream_ds._cluster.participation",
     "owned_log": "aiostream_ds._cluster.owned_log",
@@ -54,15 +55,21 @@ FAULTS: dict[str, tuple[Edits, str]] = {
         (
             (
                 "follower:LogFollower._accept_message",
-                "self.has_received(message.id)",
+                "delivery.has_received(message.id)",
                 "False",
             ),
-            ("follower:_rows_after", "return None", "return message"),
+            ("message_delivery:_rows_after", "return None", "return message"),
         ),
         "numbered",
     ),
     "rows are received again": (
-        (("follower:_rows_after", "return message._replace(after=mine.last)", "return message"),),
+        (
+            (
+                "message_delivery:_rows_after",
+                "return message._replace(after=mine.last)",
+                "return message",
+            ),
+        ),
         "numbered",
     ),
     "a new owner begins now": (

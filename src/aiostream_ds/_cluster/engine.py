@@ -71,6 +71,11 @@ class LogPage(NamedTuple):
     truncated: bool
 
     @property
+    def start(self) -> EntryId:
+        """The entry before the first one; of a page without entries the last of the log."""
+        return self.entries[0].previous if self.entries else self.last
+
+    @property
     def is_end(self) -> bool:
         """Whether the log had no further entries."""
         return not self.entries or self.entries[-1].id >= self.last

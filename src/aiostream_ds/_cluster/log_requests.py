@@ -6,12 +6,14 @@ from aiostream_ds._cluster.engine import EntryId
 
 __all__ = ["LogRead", "SchemaRead", "SourceRead"]
 
+_PAGE = 256  # entries of a read
+
 
 class LogRead(NamedTuple):
     """`Engine.read` is needed."""
 
     after: EntryId
-    limit: int
+    limit: int = _PAGE
 
 
 class SchemaRead(NamedTuple):

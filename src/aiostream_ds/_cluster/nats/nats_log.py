@@ -6,7 +6,7 @@ appending in a term, is one compare-and-set operation on one subject.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import TypeGuard
 
 from aiostream_ds._cluster.engine import (
@@ -301,14 +301,10 @@ class ChannelLogs:
             return LogPage([], START, False)
         if last.id <= after:
             return LogPage([], last.id, False)
-        entries = None
-        guess = self._likely_sequence(channel, after, last)
-        if guess is not None:
-            start, spare = guess
-            entries = await self._entries_from(channel, start, after, limit, last, spare)
+        entries = await self._guessed_entries(channel, after, limit, last)
         if entries is None:
             start = 1 if after == START else await self._sequence_after(channel, after, last)
-            entries = await self._entries_from(channel, start, after, limit, last) or []
+            entries = await self._entries_from(channel, start, after, limit, last)
         return LogPage(entries, last.id, bool(entries) and entries[0].previous > after)
 
     async def schema(self, channel: str) -> bytes | None:
@@ -345,6 +341,29 @@ class ChannelLogs:
         self._ends.remove(channel)
         self._lasts.remove(channel)
 
+    async def _guessed_entries(
+        self, channel: str, after: EntryId, limit: int, last: LogMessage
+    ) -> list[Entry] | None:
+        """Entries after an id, from a sequence that is not searched for. None: it cannot be
+        guessed, or the guess was too high, or too low by too many messages."""
+        guess = self._likely_sequence(channel, after, last)
+        if guess is None:
+            return None
+        start, spare = guess
+        page = await self._page(channel, start, limit + 2 * spare)
+        entries = self._entries_of(channel, page, after)
+        if not entries or entries[0].previous > after:  # there may be others before it
+            return None
+        rest = await self._entries_from(
+            channel,
+            page[-1].sequence + 1,
+            entries[-1].id,
+            limit - len(entries),
+            last,
+            READ_BYTES - _size(entries),
+        )
+        return (entries + rest)[:limit]
+
     async def _entries_from(
         self,
         channel: str,
@@ -352,39 +371,46 @@ class ChannelLogs:
         after: EntryId,
         limit: int,
         last: LogMessage,
-        spare: int | None = None,
-    ) -> list[Entry] | None:
-        """Entries from a sequence on, up to the last one that is known to be there, or to
-        `READ_BYTES`. With `spare` the sequence is a guess, too low by so many messages. None: it is
-        too high, or lower by more than that."""
-        stream, subject = self._subjects.log_stream, self._subjects.log_of(channel)
+        most: int = READ_BYTES,
+    ) -> list[Entry]:
+        """Entries after an id, from a sequence on that is not above theirs: up to the last one that
+        is known to be there, or to so many bytes."""
         entries: list[Entry] = []
-        size = 0
         started = self._time()
-        while len(entries) < limit and size < READ_BYTES and start <= last.sequence:
-            # one may be a resignation, and one that of `after`
-            count = min(limit - len(entries) + 2 + 2 * (spare or 0), _BATCH)
-            page = await self._jetstream.page(stream, subject, start, count)
-            for stored in page:
-                start = stored.sequence + 1
-                message = _decoded(stored)
-                # a message of an older term, after a loss of writes, is not an entry
-                if message is not None and message.node and message.id > after:
-                    if spare is not None and not entries and message.previous > after:
-                        return None  # there may be others before it
-                    after = message.id
-                    entries.append(message.entry)
-                    size += len(message.payload)
-                    self._sequences.add(channel, message.id, message.sequence)
-            if spare is not None and not entries:
-                return None
-            if not page:
-                if await self._message(last.sequence) is None:
-                    break  # removed meanwhile
-                if self._time() - started > self._timeout:
-                    raise EngineError(f"{channel}: a replica lacks entries for {self._timeout} s")
-                await asyncio.sleep(_LAG)
+        while len(entries) < limit and most > 0 and start <= last.sequence:
+            page = await self._page(channel, start, limit - len(entries))
+            if page:
+                found = self._entries_of(channel, page, after)
+                start = page[-1].sequence + 1
+                after = found[-1].id if found else after
+                entries += found
+                most -= _size(found)
+                continue
+            if await self._message(last.sequence) is None:
+                break  # removed meanwhile
+            if self._time() - started > self._timeout:
+                raise EngineError(f"{channel}: a replica lacks entries for {self._timeout} s")
+            await asyncio.sleep(_LAG)
         return entries[:limit]
+
+    async def _page(self, channel: str, start: int, entries: int) -> Sequence[StoredMessage]:
+        """Messages of a channel from a sequence on that have so many entries, if there are."""
+        count = min(entries + 2, _BATCH)  # one may be a resignation, and one is before the first
+        return await self._jetstream.page(
+            self._subjects.log_stream, self._subjects.log_of(channel), start, count
+        )
+
+    def _entries_of(
+        self, channel: str, page: Sequence[StoredMessage], after: EntryId
+    ) -> list[Entry]:
+        """The entries after an id. A message of an older term, after a loss of writes, is none."""
+        entries: list[Entry] = []
+        for message in map(_decoded, page):
+            if message is not None and message.node and message.id > after:
+                after = message.id
+                entries.append(message.entry)
+                self._sequences.add(channel, message.id, message.sequence)
+        return entries
 
     def _likely_sequence(
         self, channel: str, after: EntryId, last: LogMessage
@@ -484,6 +510,10 @@ def _decoded(stored: StoredMessage | None) -> LogMessage | None:
     if stored is None:
         return None
     return log_message(stored.sequence, stored.headers, stored.payload)
+
+
+def _size(entries: Sequence[Entry]) -> int:
+    return sum(len(entry.payload) for entry in entries)
 
 
 def _distance(one: EntryId, other: EntryId) -> int:

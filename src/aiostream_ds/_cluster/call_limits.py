@@ -18,7 +18,7 @@ _FEWEST = 24
 
 
 class Slot:
-    """One of the calls."""
+    """One of the calls. A context manager: the call ends with its context."""
 
     __slots__ = ("_began", "_is_held", "_slots", "_timer")
 
@@ -27,8 +27,10 @@ class Slot:
         self._slots, self._is_held, self._began = slots, True, loop.time()
         self._timer = loop.call_later(seconds, self._release)
 
-    def end(self) -> None:
-        """The call has ended."""
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
         self._timer.cancel()
         now = asyncio.get_running_loop().time()
         self._slots.measured(now - self._began, now)
@@ -61,7 +63,7 @@ class CallSlots:
         self._slower_at = 0.0  # when the limit may become lower again
 
     async def begin(self) -> Slot:
-        """Wait until another call may be sent; the caller ends what it gets."""
+        """Wait until another call may be sent: `with await slots.begin()`."""
         if self._running < self.limit:
             self._running += 1
         else:

@@ -181,17 +181,14 @@ class Participation:
         """
         began, delay = inf, RETRY
         while True:
-            slot = await self.node.calls.begin()
             try:
-                if self.node.degraded:
-                    raise EngineAway(self.node.degraded)
-                began = min(anyio.current_time(), began)
-                return await self.attempt(call, *arguments)
+                with await self.node.calls.begin():
+                    if self.node.degraded:
+                        raise EngineAway(self.node.degraded)
+                    began = min(anyio.current_time(), began)
+                    return await self.attempt(call, *arguments)
             except EngineError as error:
-                reason = str(error)
-            finally:
-                slot.end()
-            delay = await self._pause_after(reason, began, delay)
+                delay = await self._pause_after(str(error), began, delay)
 
     async def ask_at_once(
         self, call: Callable[[*_Args], Awaitable[_Result]], *arguments: *_Args

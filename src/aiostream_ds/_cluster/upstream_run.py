@@ -151,14 +151,12 @@ class UpstreamRun:
     async def _still_away(self) -> bool:
         channel = self._channel
         if channel.away and not channel.node.degraded:
-            slot = await channel.node.calls.begin()
-            try:
-                await channel.attempt(channel.engine.schema, channel.name)  # costs little
-                channel.away = ""
-            except EngineError as error:
-                channel.away = str(error)
-            finally:
-                slot.end()
+            with await channel.node.calls.begin():
+                try:
+                    await channel.attempt(channel.engine.schema, channel.name)  # costs little
+                    channel.away = ""
+                except EngineError as error:
+                    channel.away = str(error)
         elif channel.away:
             channel.away = ""  # the node's own reason is the better one
         return channel.is_away

@@ -585,12 +585,25 @@ def test_a_hole_in_a_long_log_is_not_read_without_end(log):
     assert reader.payloads == [b"300", b"301"] and len(reader.resets) == 1
 
 
-def test_kept_messages_have_a_bound(log, reader):
-    reader.follow(*(log.write(bytes(10_000)) for _ in range(50)))
-    log.lose(51)
+@pytest.mark.parametrize(("size", "kept"), [(100, 256), (10_000, 6), (100_000, 4)])
+def test_kept_messages_have_a_bound(log, reader, size, kept):
+    reader.follow(*(log.write(bytes(size)) for _ in range(300)))
+    log.lose(301)
     reader.follower.reconnected()
     reader.catch_up()
-    assert 5 <= len(reader.follower.lost_messages()) <= 7
+    assert len(reader.follower.lost_messages()) == kept
+
+
+@pytest.mark.parametrize("sizes", [(100_000, 100_000), (100_000, 10)])
+def test_large_messages_that_were_lost_are_written_again(log, reader, sizes):
+    other = Reader(log)
+    other.join()
+    reader.follow(*(log.write(bytes(size)) for size in sizes))
+    log.lose(2)
+    start = log.term(200)
+    reader.follow(start)
+    other.follow(start, *log.write_again(*reader.follower.lost_messages()))
+    assert [len(payload) for payload in other.payloads] == list(sizes) and other.resets == []
 
 
 # -- cursors -------------------------------------------------------------------------------------

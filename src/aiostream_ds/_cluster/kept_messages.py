@@ -6,6 +6,7 @@ __all__ = ["KeptMessages"]
 
 _MOST = 256
 _MOST_BYTES = 64 * 1024
+_FEWEST = 4  # of any size: a message of many rows has more bytes than that
 
 
 class KeptMessages:
@@ -31,7 +32,7 @@ class KeptMessages:
             self.drop(message.id)
         self._kept.append(message)
         self._bytes += len(message.payload)
-        while len(self._kept) > _MOST or (self._bytes > _MOST_BYTES and len(self._kept) > 1):
+        while len(self._kept) > (_MOST if self._bytes <= _MOST_BYTES else _FEWEST):
             self._bytes -= len(self._kept.pop(0).payload)
 
     def doubt(self, first: MessageId | None) -> None:

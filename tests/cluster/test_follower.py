@@ -658,6 +658,42 @@ def test_rows_that_the_source_does_not_have_either_are_a_reset(log, reader):
     assert reader.payloads[-1] == b"20-22" and len(reader.resets) == 1
 
 
+def test_rows_are_not_lost_if_the_log_has_gone_on_with_later_ones(log, reader):
+    """The next owner would write them after these, and read the source again from there."""
+    reader.follow(*(log.write(b"%d" % n, cursors(n - 1, n)) for n in range(1, 7)))
+    reader.follow(log.write(b"status", cursors(6, 6)))
+    log.lose(3)
+    log.before = MessageId(1, 4)
+    reader.follow(log.term(200, "b"), log.write(b"4-5", cursors(4, 5)))
+    lost = reader.follower.lost_messages()
+    assert [message.payload for message in lost] == [b"6", b"status"]
+    reader.follow(log.write(b"5-6", cursors(5, 6)))
+    assert [message.payload for message in reader.follower.lost_messages()] == [b"status"]
+    reader.follow(log.write(b"6-9", cursors(6, 9)), log.term(300))
+    assert reader.follower.lost_messages() == []
+    assert reader.payloads[-2:] == [b"status", b"6-9"] and reader.resets == []
+
+
+def test_who_joins_by_the_newest_message_after_a_loss_has_no_row_twice(log, reader):
+    reader.follow(*(log.write(b"%d" % n, cursors(n - 1, n)) for n in range(1, 6)))
+    earlier = log.owner
+    reader.follow(log.term(200, "b"))
+    reader.follow(*(log.write(b"%d" % n, cursors(n - 1, n)) for n in range(6, 9)))
+    log.lose(4)
+    log.owner = earlier
+    reader.follow(log.write(b"5-9", cursors(5, 9)), log.term(300, "b"))
+    lost = reader.follower.lost_messages()
+    reader.follow(*(log.write_again(*lost) if lost else ()))
+    other = Reader(log)
+    assert [message.payload for message in other.join(tail=1)] == [b"5-9"]
+    outgoing = Outgoing(b"10", b"s", cursors(9, 10))
+    entry = log.add(log.next_id(), reader.follower.message(MessageId(9, 1), outgoing, 0))
+    reader.follow(entry)
+    other.follow(entry)  # without the source
+    assert reader.payloads[-3:] == [b"8", b"5-9", b"10"] and other.payloads == [b"10"]
+    assert reader.resets == other.resets == []
+
+
 @pytest.mark.parametrize(
     ("prev", "follows"), [(5, True), (7, False), (8, False), (9, True)],
     ids=["read again", "a part alone", "all alone", "the source has skipped some"],

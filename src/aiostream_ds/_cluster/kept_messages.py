@@ -1,6 +1,7 @@
 """The newest messages of a log, in case the engine loses them."""
 
 from aiostream_ds._cluster.entries import ChannelMessage, MessageId
+from aiostream_ds._frames.packet import CursorRange
 
 __all__ = ["KeptMessages"]
 
@@ -13,7 +14,8 @@ class KeptMessages:
     """Messages in the order of the log, as it was last read.
 
     When a log is read again that has changed, those are lost that are not found in it. Later ones
-    may be in it: an earlier owner, whose term the engine has again, goes on without them.
+    may be in it: an earlier owner, whose term the engine has again, goes on without them. With
+    cursors these are not lost if the log has gone on with later rows: its readers would skip them.
 
     Attributes:
         lost: in the order of the log that had them.
@@ -30,6 +32,7 @@ class KeptMessages:
         """The next message of the log."""
         if self.lost:
             self.drop(message.id)
+            self._drop_before(message.cursors)
         self._kept.append(message)
         self._bytes += len(message.payload)
         while len(self._kept) > (_MOST if self._bytes <= _MOST_BYTES else _FEWEST):
@@ -63,6 +66,18 @@ class KeptMessages:
                 return True
         return False
 
+    def _drop_before(self, cursors: CursorRange | None) -> None:
+        """Do not take messages for lost whose rows are not later than these."""
+        if cursors is not None:
+            self.lost = [each for each in self.lost if not _is_before(each.cursors, cursors)]
+
     def forget(self) -> None:
         """The log has nothing of these, and its readers know: it is another one."""
         self._kept, self._bytes, self.lost = [], 0, []
+
+
+def _is_before(one: CursorRange | None, other: CursorRange) -> bool:
+    """Whether who has the rows of another message needs none of this one."""
+    if one is None or one.epoch != other.epoch:
+        return False
+    return one.last <= other.last and one.prev < other.last

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.virtual
 
 async def intervals(channels: int, count: int) -> list[float]:
     """The seconds between the checks of a channel without entries."""
-    check = PositionCheck(NodeOptions(), START, lambda: channels)
+    check = PositionCheck(NodeOptions(), START, lambda: channels, lambda: False)
     check.restart(START)
     found = []
     for _ in range(count):
@@ -37,7 +37,7 @@ async def test_a_node_checks_500_channels_a_second_at_most_on_average(channels):
 
 
 async def test_entries_put_the_check_off():
-    check = PositionCheck(NodeOptions(), START, lambda: 10_000)
+    check = PositionCheck(NodeOptions(), START, lambda: 10_000, lambda: False)
     check.restart(START)
     await anyio.sleep(check.delay)
     assert not check.is_due(EntryId(1, 1))
@@ -45,8 +45,24 @@ async def test_entries_put_the_check_off():
 
 
 async def test_a_check_that_is_demanded_is_due_at_once_however_many_channels_there_are():
-    check = PositionCheck(NodeOptions(), START, lambda: 10_000)
+    check = PositionCheck(NodeOptions(), START, lambda: 10_000, lambda: False)
     check.restart(START)
     check.now()
     assert check.is_due(EntryId(1, 1))
     assert check.delay >= 16
+
+
+@pytest.mark.parametrize("is_demanded", [False, True])
+async def test_a_check_waits_for_other_calls_unless_it_is_demanded(is_demanded):
+    waiting = [True]
+    check = PositionCheck(NodeOptions(), START, lambda: 1, lambda: bool(waiting))
+    check.restart(START)
+    await anyio.sleep(check.delay)
+    if is_demanded:
+        check.now()
+    assert check.is_due(START) == is_demanded
+    waiting.clear()
+    if not is_demanded:
+        assert 0.5 <= check.delay <= 1
+        await anyio.sleep(check.delay)
+        assert check.is_due(START)

@@ -5,7 +5,8 @@ import asyncio
 
 import pytest
 
-from tests.cluster.simulation import History, Scenario
+from aiostream_ds._cluster import call_limits
+from tests.cluster.simulation import History, Scenario, Upstream
 from tests.cluster.test_takeover_times import playing
 
 CHANNELS = 200
@@ -34,6 +35,30 @@ def test_all_channels_are_shared_again_soon_after_an_outage(outage, read_work):
     history.loop.settle()
     history.loop.close()
     assert not history.failures
+
+
+def test_a_channel_is_opened_before_the_checks_of_silent_ones(monkeypatch):
+    monkeypatch.setattr(call_limits, "_MOST", 4)
+    monkeypatch.setattr(call_limits, "_FEWEST", 4)
+    history = History(1, Scenario(nodes=1, channels=CHANNELS, rate=0.0))
+
+    async def opened_after() -> float:
+        async with playing(history):
+            await until_shared(history, 20)
+            process = history.processes[0]
+            process.engine.latency = (0.1, 0.1)  # 20 calls a second; there are 33 checks
+            await asyncio.sleep(20)
+            upstream = history.upstreams["new"] = Upstream(history, "new")
+            began = history.loop.time()
+            process.view("new")
+            while not upstream.runs:
+                await asyncio.sleep(0.1)
+            return history.loop.time() - began
+
+    seconds = history.loop.run_until_complete(opened_after())
+    history.loop.settle()
+    history.loop.close()
+    assert seconds < 4 and not history.failures
 
 
 async def until_shared(history: History, seconds: float) -> None:

@@ -62,9 +62,13 @@ class CallSlots:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._slower_at = 0.0  # when the limit may become lower again
 
+    def is_full(self) -> bool:
+        """Whether another call would have to wait."""
+        return self._running >= self.limit
+
     async def begin(self) -> Slot:
         """Wait until another call may be sent: `with await slots.begin()`."""
-        if self._running < self.limit:
+        if not self.is_full():
             self._running += 1
         else:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,7 +84,7 @@ class CallSlots:
     def release(self) -> None:
         """A call has ended, or is not counted any more."""
         self._running -= 1
-        while self._waiting and self._running < self.limit:
+        while self._waiting and not self.is_full():
             turn = self._waiting.popleft()
             if not turn.done():
                 self._running += 1

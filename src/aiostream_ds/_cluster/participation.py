@@ -138,7 +138,9 @@ class Participation:
         self.node, self.engine, self.options = node, node.engine, node.options
         self.name, self.source, self.sink = name, source, sink
         self.follower = LogFollower(node.codec, self._deliver, self.reset)
-        self.check = PositionCheck(node.options, self.follower.position, node.channel_count)
+        self.check = PositionCheck(
+            node.options, self.follower.position, node.channel_count, node.calls.is_full
+        )
         self.role, self.owner = Role.JOINING, ""
         self.term = self.run = self.claim = 0
         self.start = b""

@@ -10,6 +10,7 @@ from aiostream_ds._cluster.node_options import NodeOptions
 __all__ = ["PositionCheck"]
 
 _RATE = 500  # checks of all channels of a node in a second: each takes a call of the engine
+_BUSY = 1.0  # seconds at most until a check is due again while other calls wait
 
 
 class PositionCheck:
@@ -18,15 +19,29 @@ class PositionCheck:
     Args:
         position: the last entry that was read.
         channel_count: returns how many channels the node has.
+        is_busy: whether another call of the node would have to wait.
     """
 
-    __slots__ = ("_at", "_channel_count", "_checked", "_interval", "_is_demanded", "_options")
+    __slots__ = (
+        "_at",
+        "_channel_count",
+        "_checked",
+        "_interval",
+        "_is_busy",
+        "_is_demanded",
+        "_options",
+    )
 
     def __init__(
-        self, options: NodeOptions, position: EntryId, channel_count: Callable[[], int]
+        self,
+        options: NodeOptions,
+        position: EntryId,
+        channel_count: Callable[[], int],
+        is_busy: Callable[[], bool],
     ) -> None:
         self._options = options
         self._channel_count = channel_count
+        self._is_busy = is_busy
         self._interval = options.check
         self._at = 0.0
         self._checked = position
@@ -56,11 +71,15 @@ class PositionCheck:
 
     def is_due(self, position: EntryId) -> bool:
         """Whether to check now; the next one comes later then. Not if entries arrive: these name
-        the ones before."""
+        the ones before. Nor, unless it is demanded, if calls wait: what viewers wait for would come
+        after the checks of all silent channels."""
         if self.delay > 0:
             return False
         if self._checked != position and not self._is_demanded:
             self.restart(position)
+            return False
+        if self._is_busy() and not self._is_demanded:
+            self._at = anyio.current_time() + _BUSY * (0.5 + 0.5 * self._options.random.random())
             return False
         self._checked, self._is_demanded = position, False
         self._interval = min(2 * self._interval, self._at_least(self._options.longest_check))

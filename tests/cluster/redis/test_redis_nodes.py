@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 CHANNELS = [f"c{number}" for number in range(20)]
 HERTZ = 20
-TAKEOVER = 12.0  # seconds until everything is as it should be, on a busy machine
+TAKEOVER = 30.0  # seconds until everything is as it should be, on a machine that is busy
 
 
 class Upstream:
@@ -187,7 +187,7 @@ async def test_rows_arrive_once_and_in_order_over_a_fault(fault):
     await played([fault])
 
 
-@pytest.mark.timeout(30 * MORE + 60)
+@pytest.mark.timeout(40 * MORE + 60)
 @pytest.mark.skipif(not MORE, reason="AIOSTREAM_DS_CLUSTER_FAULTS is not set")
 async def test_rows_arrive_once_and_in_order_over_many_faults():
     await played(random.choices(FAULTS, k=MORE))

@@ -28,6 +28,7 @@ __all__ = ["PLUGIN", "SERVERS", "Stage", "kill", "open_stage", "pause"]
 SERVERS = 3
 PLUGIN = Path(__file__).parent / "plugins" / "shared.py"
 WIDTH = 5.0  # seconds of a panel
+SLOW = 2.0  # seconds of a takeover that is printed
 SETTLED = 6.0  # seconds after a fault until processes have joined their channels again
 
 
@@ -118,15 +119,18 @@ async def kill(stage: Stage, chance: random.Random) -> None:
     lost = [name for name, pids in readers.items() if set(pids) == {killed}]
     before = time.monotonic()
     is_early = before - stage.last_fault < SETTLED
-    found = stage.early_takeovers if is_early else stage.takeovers
+    times: list[float] = []
     restarting = asyncio.create_task(node.kill())
     while lost:
         await anyio.sleep(0.01)
         left = [name for name in lost if set(readers[name]) <= {killed}]
-        found += [time.monotonic() - before] * (len(lost) - len(left))
+        times += [time.monotonic() - before] * (len(lost) - len(left))
         lost = left
         assert time.monotonic() < before + 60, f"{lost[:5]}\n{await report_of(stage)}"
     await restarting
+    (stage.early_takeovers if is_early else stage.takeovers).extend(times)
+    if times and times[-1] > SLOW:
+        print(f"{len(times)} takeovers took {times[0]:.2f} to {times[-1]:.2f} s", flush=True)
 
 
 async def pause(stage: Stage, chance: random.Random) -> None:

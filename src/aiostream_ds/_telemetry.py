@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import IO, Any, Literal
@@ -236,7 +236,8 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def author_traceback(error: BaseException) -> str:
-    """A traceback that starts in the author's code, if it contains any; also of its causes."""
+    """A traceback that starts in the author's code, if it contains any; also of its causes. That of
+    a mistake in a class ends at the class: the message names the place in it."""
     whole = traceback.TracebackException.from_exception(error)
     part: Any = whole
     while part is not None:
@@ -244,9 +245,21 @@ def author_traceback(error: BaseException) -> str:
         own = [n for n, frame in enumerate(frames) if _is_author_file(frame.filename)]
         # a SyntaxError names the line itself
         rest = [] if isinstance(getattr(part, "filename", None), str) else frames[-1:]
-        part.stack = traceback.StackSummary.from_list(frames[own[0] :] if own else rest)
+        shown = frames[own[0] : _end_of_class(frames)] if own else rest
+        part.stack = traceback.StackSummary.from_list(shown)
         part = part.__cause__ or part.__context__
     return "".join(whole.format())
+
+
+def _end_of_class(frames: Sequence[traceback.FrameSummary]) -> int:
+    """The number of frames up to a class whose check has raised: not those of a fault of the check
+    itself, which raises nothing."""
+    for n, frame in enumerate(frames):
+        if frame.name == "__init_subclass__" and frame.filename.startswith(_PACKAGE):
+            last = frames[-1]
+            is_mistake = (last.line or "").startswith("raise ")
+            return n if is_mistake and not _is_author_file(last.filename) else len(frames)
+    return len(frames)
 
 
 def _is_author_file(file: str) -> bool:

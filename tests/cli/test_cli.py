@@ -241,6 +241,18 @@ def test_an_exact_channel_is_for_panels(capsys, path):
     assert status == 1 and f"use {path[2:]}" in text
 
 
+@pytest.mark.parametrize("subcommand", ["check", "package"])
+def test_a_mistake_in_a_class_is_shown_with_its_place_in_the_file_only(capsys, here, subcommand):
+    path = here / "wrong_file.py"
+    path.write_text(AUTHOR.replace('id: str = "a"', 'id: str = "a b"'))
+    status, error = failure(capsys, subcommand, str(path))
+    lines = error.splitlines()
+    assert status == 1 and lines[0].endswith(f"{path} cannot be loaded:")
+    assert lines[-1].startswith("TypeError: wrong_file.One.lines: the default 'a b' of 'id': id ")
+    assert [line for line in lines if "File" in line] == [f'  File "{path}", line 12, in <module>']
+    sys.modules.pop("wrong_file", None)
+
+
 @pytest.mark.parametrize(
     "words, text",
     [

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -377,6 +378,35 @@ async def test_a_consumer_that_is_removed_is_made_again(server: NatsToRead, publ
         await until(lambda: numbers(viewer)[-2:] == [100, 101])
         assert numbers(viewer) == sorted(set(numbers(viewer)))
         assert (await grafana.metrics())["aiostream_ds_stream_retries_total"] == 0
+
+
+async def test_channels_with_one_filter_read_independently(
+    server: NatsToRead, publisher: Publisher
+):
+    async with serving(server) as grafana:
+        source = await grafana.data_source(Source)
+        after = await source.newest_sequence("ORDERS")
+
+        def run():
+            position = source._position("ORDERS", "orders.*", after)
+            return aclosing(
+                live_messages.live_messages(source._link, "ORDERS", "orders.*", position)
+            )
+
+        async def read(parts, count):
+            found = []
+            while len(found) < count:
+                found += [each.sequence for each in (await anext(parts)).messages]
+            return found
+
+        async with run() as first, run() as second:  # as orders.{region} and orders.{country}
+            await anext(second)
+            await publisher.store(0, 1, 2)
+            assert await read(first, 3) == [1, 2, 3]
+            for name in server.call("$JS.API.CONSUMER.NAMES.ORDERS")["consumers"]:
+                server.call(f"$JS.API.CONSUMER.DELETE.ORDERS.{name}")
+            await publisher.store(3)
+            assert await read(second, 4) == [1, 2, 3, 4]
 
 
 async def test_a_stream_that_cannot_be_read_is_an_error_and_other_channels_go_on(

@@ -345,15 +345,19 @@ class Nats(DataSource[NatsSettings]):
         return f"{created} {count}" if count else created
 
     def _position(self, stream: str, filter: str, after: Cursor) -> SequencePosition:
-        """Where a run starts: that of the last run, if it has ended there."""
-        created = after.epoch.partition(" ")[0]
+        """Where a run starts: where the last run is, if it has read as far. Each run has a
+        position of its own: channels whose queries differ in the names of labels have one filter.
+        """
+        position = SequencePosition(
+            after.epoch.partition(" ")[0], after.value, has_filter=filter != EVERYTHING
+        )
         known = self._positions.pop((stream, filter), None)
-        if known is None or (known.created, known.last) != (created, after.value):
-            known = SequencePosition(created, after.value, has_filter=filter != EVERYTHING)
-        self._positions[stream, filter] = known
+        if known is not None and (known.created, known.last) == (position.created, position.last):
+            position.complete = known.complete
+        self._positions[stream, filter] = position
         while len(self._positions) > POSITIONS:
             self._positions.popitem(last=False)
-        return known
+        return position
 
     def _is_truncated(self, stream: str, filter: str, after: int, facts: StreamFacts) -> bool:
         """Whether messages after a sequence were removed; of some subjects, whether some may have

@@ -409,6 +409,27 @@ async def test_channels_with_one_filter_read_independently(
             assert await read(second, 4) == [1, 2, 3, 4]
 
 
+async def test_a_consumer_is_removed_whose_reader_is_cancelled_while_it_is_made(
+    server: NatsToRead, monkeypatch
+):
+    made = asyncio.Event()
+    call_api = ordered_consumer.call_api
+
+    async def call_and_wait(*arguments):
+        await call_api(*arguments)
+        made.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ordered_consumer, "call_api", call_and_wait)
+    async with serving(server) as grafana:
+        query = asyncio.create_task(grafana.query(QUERY))
+        await made.wait()
+        assert server.consumer_count() == 1
+        query.cancel()
+        await asyncio.wait([query])
+        await until(lambda: server.consumer_count() == 0)
+
+
 async def test_a_stream_that_cannot_be_read_is_an_error_and_other_channels_go_on(
     server: NatsToRead, publisher: Publisher
 ):

@@ -227,12 +227,13 @@ async def open_consumer(
     async with link.subscribe(
         connection, f"{inbox}.*", consumer.answers, requests=consumer.requests
     ):
-        answer = await call_api(connection, operation, {"stream_name": stream, "config": config})
-        if not answer:
-            raise ConsumerGone(f"there is no stream {stream!r} any more")
-        consumer.pending = int(answer.get("num_pending", 0))
         try:
+            arguments = {"stream_name": stream, "config": config}
+            answer = await call_api(connection, operation, arguments)
+            if not answer:
+                raise ConsumerGone(f"there is no stream {stream!r} any more")
+            consumer.pending = int(answer.get("num_pending", 0))
             yield consumer
-        finally:
+        finally:  # also when it is cancelled while the server makes it
             if not connection.lost.done():
                 await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"", {})

@@ -333,6 +333,21 @@ async def test_that_other_subjects_were_removed_is_no_gap(server: NatsToRead, pu
             assert "removed" not in status_texts(viewer)
 
 
+async def test_that_a_mirror_has_some_subjects_only_is_no_gap(
+    server: NatsToRead, publisher: Publisher
+):
+    mirror = {"name": "ORDERS", "filter_subject": "orders.eu"}
+    server.make_stream("MIRROR", subjects=None, mirror=mirror)
+    async with serving(server) as grafana:
+        viewer = await grafana.follow(f"x/{messages_of('MIRROR')}")
+        await first_row(viewer, lambda n: publisher.store(n))
+        await publisher.store(*range(1_000, 1_010), subject="orders.us")
+        await publisher.store(2_000)
+        await until(lambda: numbers(viewer)[-1] == 2_000)
+        assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 0
+        assert "removed" not in status_texts(viewer)
+
+
 async def test_messages_that_are_not_rows_are_counted_and_the_stream_goes_on(
     server: NatsToRead, publisher: Publisher
 ):

@@ -125,8 +125,8 @@ def test_what_no_stream_can_be_named_is_refused(name):
         check_stream_name(name)
 
 
-def facts(first, last, created="monday", keeps_newest=False):
-    return StreamFacts(created, first, last, (), 0, keeps_newest)
+def facts(first, last, created="monday", has_gaps=False):
+    return StreamFacts(created, first, last, (), 0, has_gaps)
 
 
 def position(last, has_filter=False, complete=None):
@@ -146,7 +146,7 @@ def position(last, has_filter=False, complete=None):
         # messages after the position were removed
         (position(5), facts(8, 9), SequenceChange(7, 2)),
         (position(5), facts(10, 9), SequenceChange(9, 4)),
-        (position(5), facts(8, 9, keeps_newest=True), SequenceChange(7, None)),
+        (position(5), facts(8, 9, has_gaps=True), SequenceChange(7, None)),
         (position(5, has_filter=True), facts(8, 9), SequenceChange(7, None)),
         # of a filter, up to 8 there was none
         (position(5, has_filter=True, complete=8), facts(9, 9), None),

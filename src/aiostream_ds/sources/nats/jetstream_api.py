@@ -43,8 +43,9 @@ class StreamFacts(NamedTuple):
     """Those that it stores, with wildcards."""
     subject_count: int
     """How many it has messages of."""
-    keeps_newest: bool
-    """Whether it keeps a number of messages of each subject, so that sequences have gaps."""
+    has_gaps: bool
+    """Whether sequences may be missing although no message was lost: it keeps a number of messages
+    of each subject, or is the mirror of another stream, maybe of some of its subjects."""
 
 
 def check_stream_name(name: str) -> None:
@@ -114,7 +115,7 @@ async def read_stream(connection: NatsConnection, name: str) -> StreamFacts | No
             last=last,
             subjects=config.get("subjects") or (),
             subject_count=int(state.get("num_subjects", 0)),
-            keeps_newest=int(config.get("max_msgs_per_subject", -1)) > 0,
+            has_gaps=int(config.get("max_msgs_per_subject", -1)) > 0 or "mirror" in config,
         )
     except (KeyError, TypeError, ValueError) as error:
         text = f"NATS {connection.server}: expected the state of the stream {name!r}"

@@ -2,7 +2,7 @@
 
 The sequences of a stream have no gaps when they are given. A gap in those that are read is of
 messages that were removed, unless only some subjects are read, or the stream keeps only the newest
-messages of each subject: then only what the first message shows is known.
+messages of each subject or is a mirror: then only what the first message shows is known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,7 +60,7 @@ class SequencePosition:
     def begin(self, facts: StreamFacts) -> SequenceChange | None:
         """Compare with the stream before it is read; the position moves after what is gone. None:
         nothing has changed."""
-        self._is_numbered = not (self.has_filter or facts.keeps_newest)
+        self._is_numbered = not (self.has_filter or facts.has_gaps)
         self._checked = None
         if facts.created != self.created:
             restart = "new" if self.created else "found"

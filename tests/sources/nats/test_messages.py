@@ -451,12 +451,36 @@ async def test_a_stream_that_cannot_be_read_is_an_error_and_other_channels_go_on
     server.make_stream("WORK", subjects=["work.>"], retention="workqueue")
     async with serving(server) as grafana:
         server.call("work.a", b'{"n": 1}')
-        with pytest.raises(QueryFailed, match="explicit ack|ack policy"):
+        with pytest.raises(QueryFailed, match="'WORK' cannot be read: its retention is workqueue"):
             await grafana.query(QUERY | {"stream": "WORK"})
         viewer = await grafana.follow(f"x/{messages_of('WORK')}")
         other = await grafana.follow(STOCK)
         await first_row(other, lambda n: publisher.store(n))
-        await until(lambda: "ack" in status_texts(viewer))
+        await until(lambda: "workqueue" in status_texts(viewer))
+
+
+async def test_sequences_that_no_cursor_can_have_are_refused(server: NatsToRead):
+    server.make_stream("FAR", subjects=["far"], first_seq=1 << 53)
+    async with serving(server) as grafana:
+        server.call("far", b'{"n": 1}')
+        with pytest.raises(QueryFailed, match=r"must be less than 9,007,199,254,740,992, got"):
+            await grafana.query(QUERY | {"stream": "FAR"})
+        viewer = await grafana.follow(f"x/{messages_of('FAR')}")
+        await until(lambda: "sequences must be" in status_texts(viewer))
+
+
+async def test_a_stream_goes_on_when_it_may_have_a_consumer_again(
+    server: NatsToRead, publisher: Publisher
+):
+    server.make_stream(max_consumers=1)
+    config = {"name": "other", "ack_policy": "none"}
+    arguments = json.dumps({"stream_name": "ORDERS", "config": config}).encode()
+    server.call("$JS.API.CONSUMER.CREATE.ORDERS.other", arguments)
+    async with serving(server) as grafana:
+        viewer = await grafana.follow(EXACT)
+        await until(lambda: "maximum consumers limit" in status_texts(viewer))
+        server.call("$JS.API.CONSUMER.DELETE.ORDERS.other")
+        await first_row(viewer, lambda n: publisher.store(n))
 
 
 async def test_what_is_not_a_stream_or_a_subject_is_refused(server: NatsToRead):

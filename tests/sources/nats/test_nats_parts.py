@@ -126,7 +126,7 @@ def test_what_no_stream_can_be_named_is_refused(name):
 
 
 def facts(first, last, created="monday", has_gaps=False):
-    return StreamFacts(created, first, last, (), 0, has_gaps)
+    return StreamFacts(created, first, last, (), 0, False, has_gaps)
 
 
 def position(last, has_filter=False, complete=None):

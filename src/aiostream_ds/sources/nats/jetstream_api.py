@@ -8,11 +8,13 @@ import msgspec
 
 from aiostream_ds._nats.nats_connection import NatsConnection
 from aiostream_ds.errors import BadQuery, ConfigError, UpstreamError
+from aiostream_ds.rows import CURSOR_LIMIT
 from aiostream_ds.sources.nats.server_link import ask
 
 __all__ = [
     "StreamFacts",
     "call_api",
+    "check_readable",
     "check_stream_name",
     "read_stream",
     "stream_names",
@@ -27,6 +29,9 @@ NAME_PAGES = 20
 
 _NO_STREAM = 10_059
 _NOT_ENABLED = (10_039, 10_076)
+_MAX_CONSUMERS = 10_026
+"""Refused until another consumer is removed, as one that an outage has left behind."""
+
 _NO_RESPONDERS = 503
 _NAME = re.compile(r"[^\s.*>/\\]+")
 
@@ -43,6 +48,8 @@ class StreamFacts(NamedTuple):
     """Those that it stores, with wildcards."""
     subject_count: int
     """How many it has messages of."""
+    is_queue: bool
+    """Whether each message is for one consumer."""
     has_gaps: bool
     """Whether sequences may be missing although no message was lost: it keeps a number of messages
     of each subject, or is the mirror of another stream, maybe of some of its subjects."""
@@ -96,7 +103,7 @@ async def call_api(
     text = f"{where}: {error.get('description') or 'JetStream refuses the request'}"
     if number in _NOT_ENABLED:
         raise ConfigError(f"{text}; streams need JetStream")
-    if 400 <= code < 500 and code != 408:
+    if 400 <= code < 500 and code != 408 and number != _MAX_CONSUMERS:
         raise BadQuery(text)
     raise UpstreamError(text)
 
@@ -115,11 +122,30 @@ async def read_stream(connection: NatsConnection, name: str) -> StreamFacts | No
             last=last,
             subjects=config.get("subjects") or (),
             subject_count=int(state.get("num_subjects", 0)),
+            is_queue=config.get("retention") == "workqueue",
             has_gaps=int(config.get("max_msgs_per_subject", -1)) > 0 or "mirror" in config,
         )
     except (KeyError, TypeError, ValueError) as error:
         text = f"NATS {connection.server}: expected the state of the stream {name!r}"
         raise UpstreamError(f"{text}, got {answer!r:.200}") from error
+
+
+def check_readable(name: str, facts: StreamFacts) -> None:
+    """Check that a stream can be read.
+
+    Raises:
+        BadQuery: it cannot be.
+    """
+    if facts.is_queue:
+        raise BadQuery(
+            f"the stream {name!r} cannot be read: its retention is workqueue, with which each"
+            " message is for one consumer"
+        )
+    if facts.last >= CURSOR_LIMIT:
+        raise BadQuery(
+            f"the stream {name!r} cannot be read: sequences must be less than {CURSOR_LIMIT:,},"
+            f" got {facts.last:,}"
+        )
 
 
 async def stream_names(connection: NatsConnection, typed: str = "") -> tuple[list[str], int]:

@@ -7,7 +7,7 @@ import anyio
 
 from aiostream_ds._nats.nats_connection import NatsConnection
 from aiostream_ds.errors import UpstreamError
-from aiostream_ds.sources.nats.jetstream_api import read_stream
+from aiostream_ds.sources.nats.jetstream_api import check_readable, read_stream
 from aiostream_ds.sources.nats.ordered_consumer import (
     ConsumerGone,
     OrderedConsumer,
@@ -48,6 +48,7 @@ async def live_messages(
                 yield StreamPart(is_missing=True)
                 await anyio.sleep(MISSING_WAIT)
                 continue
+            check_readable(stream, facts)
             change = position.begin(facts)
             if change is not None:
                 yield StreamPart(change=change)

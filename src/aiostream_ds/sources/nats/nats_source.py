@@ -20,7 +20,7 @@ from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, resource, stream
 from aiostream_ds.errors import ConfigError, PermissionDenied, PluginError, UpstreamError
 from aiostream_ds.models import Health, Request, User
-from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
+from aiostream_ds.rows import CURSOR_LIMIT, Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.event_lag import NO_LAG, Lag
@@ -29,6 +29,7 @@ from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.nats.connection_settings import NatsSettings, access_of
 from aiostream_ds.sources.nats.jetstream_api import (
     StreamFacts,
+    check_readable,
     check_stream_name,
     read_stream,
     stream_names,
@@ -179,7 +180,8 @@ class Nats(DataSource[NatsSettings]):
             facts = await read_stream(connection, stream)
         if facts is None:
             return Cursor("", BEGINNING)
-        return Cursor(self._epoch(stream, facts.created), facts.last)
+        last = min(facts.last, CURSOR_LIMIT - 1)  # the run that begins there states it
+        return Cursor(self._epoch(stream, facts.created), last)
 
     @messages.history
     async def messages_history(
@@ -194,6 +196,7 @@ class Nats(DataSource[NatsSettings]):
             if facts is None:
                 text = f"no stream {stream!r} yet; rows appear when it exists"
                 return HistoryPage([], last=BEGINNING, notices=(_warning(text),))
+            check_readable(stream, facts)
             history = StreamHistory(self._link, connection, stream, query.filter, facts)
             is_truncated = False
             if span.after is None:

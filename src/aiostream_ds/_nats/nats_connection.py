@@ -32,6 +32,7 @@ from aiostream_ds._nats.nats_protocol import (
     ServerPong,
     ServerRefusal,
     publish_command,
+    quoted_subject,
     subscribe_command,
     unsubscribe_command,
 )
@@ -332,7 +333,7 @@ class NatsConnection(asyncio.Protocol):
                     pong.exception()
             self._refused("", self._error(text))
             return
-        subject = text.partition('"')[2].partition('"')[0]
+        subject = quoted_subject(text)
         error = self._errors.missing_permission(f"NATS {self.server}: {text}")
         if subject == f"{self._inbox}.*":
             self._inbox_error = error

@@ -1,6 +1,7 @@
 """The client protocol of NATS without input and output: bytes to operations, and back."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ __all__ = [
     "ServerRefusal",
     "parse_headers",
     "publish_command",
+    "quoted_subject",
     "subscribe_command",
     "unsubscribe_command",
 ]
@@ -25,6 +27,8 @@ PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
 _VERSION = "NATS/1.0"
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r'\\(["\\])')
 _LINE_LIMIT = 1 << 20
 """Most bytes of a line: INFO lists the servers of a cluster."""
 
@@ -178,6 +182,12 @@ def _control(line: bytes) -> Operation | None:
     if line.startswith(b"-ERR"):
         return ServerRefusal(line[4:].decode("utf-8", "replace").strip().strip("'"))
     raise ProtocolViolation(f"expected an operation of NATS, got {line[:80]!r}")
+
+
+def quoted_subject(text: str) -> str:
+    """The subject in the text of an error, which the server has quoted; empty if there is none."""
+    found = _QUOTED.search(text)
+    return _ESCAPED.sub(r"\1", found[1]) if found else ""
 
 
 def publish_command(subject: str, reply: str, headers: Mapping[str, str], payload: bytes) -> bytes:

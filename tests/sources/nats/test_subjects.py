@@ -123,6 +123,13 @@ async def test_a_subject_that_the_user_may_not_read_is_refused_alone(
         assert 'Permissions Violation for Subscription to "secret.>"' in status_texts(other)
 
 
+@pytest.mark.parametrize("subject", ['secret."a"', "secret.\\a", "secret.ä"])
+async def test_a_refused_subject_is_found_as_the_server_quotes_it(server: NatsToRead, subject):
+    async with serving(server) as grafana:
+        viewer = await grafana.follow(f"x/{subjects_of(subject)}")
+        await until(lambda: "Permissions Violation for Subscription" in status_texts(viewer))
+
+
 async def test_a_lost_connection_is_a_gap_that_panels_show(
     server: NatsToRead, publisher: Publisher
 ):

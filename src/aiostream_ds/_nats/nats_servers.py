@@ -54,7 +54,8 @@ def parse_servers(text: str) -> Sequence[NatsServer]:
     Raises:
         ConfigError: the list is empty, or an element is not a URL of NATS.
     """
-    servers = tuple(_server(each) for each in text.replace(",", " ").split())
+    has_login = "@" in text
+    servers = tuple(_server(each, has_login) for each in text.replace(",", " ").split())
     if not servers:
         raise ConfigError(
             "expected the URL of a NATS server, as nats://nats.example:4222, got none"
@@ -62,8 +63,10 @@ def parse_servers(text: str) -> Sequence[NatsServer]:
     return servers
 
 
-def _server(text: str) -> NatsServer:
+def _server(text: str, has_login: bool) -> NatsServer:
     shown = text.rpartition("@")[2]  # without the password
+    if has_login and shown == text:  # maybe with the begin of a password that has a comma
+        shown = "…"
     try:
         url = urlsplit(text if "://" in text else f"nats://{text}")
     except ValueError:

@@ -51,6 +51,8 @@ def test_urls_name_servers_and_logins(url, servers):
         ("nats://u:secret@a/b", "without a path, got 'a/b'"),
         ("nats://u:secret@a?x=1", "without a path"),
         ("nats://u:secret@[::1", "got"),
+        ("nats://u:secret,x@a", "from 1 to 65535, got '…'"),
+        ("nats://b, nats://u:secret y@a", "from 1 to 65535, got '…'"),
     ],
 )
 def test_an_invalid_url_is_named_without_its_password(url, message):

@@ -208,6 +208,8 @@ def settings(**changes):
             "without a login, which viewers could read, got one at a",
         ),
         ({"servers": "nats://secret@a"}, "without a login"),
+        ({"servers": "nats://u:secret,s@a, nats://b"}, "got one at a;"),
+        ({"servers": "nats://u:secret s@a"}, "got one at a;"),
         ({"servers": f"nats://{'a' * 70}"}, "must be host names or addresses"),
         ({"user": "u", "token": "secret"}, "got user and token"),
         ({"token": "t", "credentials": "secret"}, "got token and credentials"),

@@ -92,6 +92,19 @@ async def test_tls_at_a_server_without_it(own: NatsToRead):
         assert ok and "without TLS" in message, message
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("discover", "a b", "discover: a subject must not have spaces or control characters, got"),
+        ("publish", ["a", "b..c"], "publish: a subject must not have an empty token, got 'b..c'"),
+    ],
+)
+async def test_a_setting_that_is_not_a_subject(server: NatsToRead, name, value, text):
+    async with serving(server, **{name: value}) as grafana:
+        ok, message = await grafana.health()
+        assert not ok and text in message, message
+
+
 async def test_a_port_that_nobody_listens_on(server: NatsToRead):
     async with failing(server, "refuses the connection", port=1):
         pass

@@ -62,13 +62,14 @@ def access_of(settings: NatsSettings) -> NatsAccess:
     Raises:
         ConfigError: settings do not fit together, or one is invalid.
     """
+    _, login_end, rest = settings.servers.rpartition("@")
+    if login_end:
+        raise ConfigError(
+            f"expected servers without a login, which viewers could read, got one at"
+            f" {rest.partition(',')[0]}; set user and password, or token"
+        )
     servers = parse_servers(settings.servers)
     for server in servers:
-        if any(server.login):
-            raise ConfigError(
-                f"expected servers without a login, which viewers could read, got one at"
-                f" {server}; set user and password, or token"
-            )
         _check_host(server.host)
     login = NatsLogin(
         settings.user,

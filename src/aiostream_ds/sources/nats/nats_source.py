@@ -18,7 +18,7 @@ from aiostream_ds._nats.nats_protocol import NatsMessage
 from aiostream_ds._telemetry import current_counters
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, resource, stream
-from aiostream_ds.errors import ConfigError, PermissionDenied, PluginError, UpstreamError
+from aiostream_ds.errors import BadQuery, ConfigError, PermissionDenied, PluginError, UpstreamError
 from aiostream_ds.models import Health, Request, User
 from aiostream_ds.rows import CURSOR_LIMIT, Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
@@ -113,11 +113,10 @@ class Nats(DataSource[NatsSettings]):
         """Nothing is connected before it is needed."""
         settings = self.settings
         MessageDecoder(settings, self.errors)  # raises for invalid settings
-        for text in (*settings.publish, *((settings.discover,) if settings.discover else ())):
-            try:
-                check_subject_filter(text)
-            except PluginError as error:
-                raise ConfigError(f"publish and discover: {error.message}") from None
+        if settings.discover:
+            _check_setting("discover", settings.discover)
+        for subject in settings.publish:
+            _check_setting("publish", subject)
         access = await anyio.to_thread.run_sync(access_of, settings, limiter=self.threads)
         self._link = ServerLink(access)
         self._seen = SubjectsSeen(self._link, settings.discover)
@@ -388,6 +387,14 @@ class Nats(DataSource[NatsSettings]):
         counters.rows_missing += lost
         self._lost_messages += lost
         status.set("lost", Status("warning", _lost(change, stream)), SHOWN)
+
+
+def _check_setting(name: str, subject: str) -> None:
+    """Check a subject of a setting. Raises ConfigError."""
+    try:
+        check_subject_filter(subject)
+    except BadQuery as error:
+        raise ConfigError(f"{name}: {error.message}") from None
 
 
 def _rows(

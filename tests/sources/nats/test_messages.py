@@ -89,7 +89,7 @@ async def test_history_and_live_rows_join_exactly_while_messages_are_stored(
     async with serving(server) as grafana:
         writing = asyncio.create_task(write())
         await asyncio.sleep(0)
-        while not (await rows_after(grafana, 0))["data"]["values"]:
+        while not (await rows_after(grafana, 0)).get("data", {}).get("values"):
             await asyncio.sleep(0.01)
         (frame,) = await grafana.query(QUERY)
         viewer = await grafana.follow(EXACT, frame=frame)

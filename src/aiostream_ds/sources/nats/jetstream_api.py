@@ -30,7 +30,7 @@ NAME_PAGES = 20
 _NO_STREAM = 10_059
 _NOT_ENABLED = (10_039, 10_076)
 _MAX_CONSUMERS = 10_026
-"""Refused until another consumer is removed, as one that an outage has left behind."""
+"""Refused until another consumer is removed, as that of a connection that was lost."""
 
 _NO_RESPONDERS = 503
 _NAME = re.compile(r"[^\s.*>/\\]+")

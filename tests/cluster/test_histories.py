@@ -68,6 +68,10 @@ def test_a_follower_of_a_channel_with_rows_asks_for_its_owner_when_it_has_connec
     History(9100078, SCENARIOS["closed connections"]).run()
 
 
+def test_a_node_takes_a_channel_that_is_given_up_between_its_question_and_the_answer():
+    History(3110598, SCENARIOS["newest message"]).run()
+
+
 def test_viewers_of_a_stream_without_a_cursor_see_at_most_once_that_the_engine_was_away():
     # rows of its own upstream are counted otherwise than those of the log, to which it returns
     history = History(5000043, SCENARIOS["from now"]).run()

@@ -227,11 +227,12 @@ class Participation:
             self.pending = self.node.codec.encode(TermStart(self.run, self.node.name))
         before, start = self.follower.position, self.pending
         ask = self.ask_at_once if self.is_owner_gone else self.ask
+        self.is_owner_gone = False  # until the owner gives the channel up before the answer is here
         ownership = await ask(self.engine.take, self.name, self.node.name, start)
         self.pending = None
         self.claim = 0
-        self.is_owner_gone = False
         if ownership.taken:
+            self.is_owner_gone = False
             self.term, self.start = ownership.term, start
             self.node.counters.takeovers += 1
         else:

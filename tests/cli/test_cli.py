@@ -41,6 +41,22 @@ class One(DataSource[Broker]):
 """
 
 
+WAITING = """
+import anyio
+from aiostream_ds import DataSource, Rows, Row, Status, stream
+
+class Line(Row):
+    number: int
+
+class Waiting(DataSource):
+    @stream
+    async def rows(self) -> Rows[Line | Status]:
+        yield Status("warning", "no sensor yet")
+        await anyio.sleep(0.5)  # longer than between two looks at the status
+        yield Line(1)
+"""
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     """A folder without plugin.json; logging stays unchanged."""
@@ -204,6 +220,15 @@ def test_tail_prints_count_rows_with_a_header(capsys):
     assert head.split() == ["time", "value"]
     assert len(rows) == 3
     assert all(len(row.split()) == 2 for row in rows)
+
+
+@pytest.mark.slow
+def test_tail_and_record_print_the_status_of_a_stream_without_rows(capsys, here):
+    (here / "waiting_file.py").write_text(WAITING)
+    for words in (["tail", "waiting_file.py", "rows"], ["record", "waiting_file.py", "rows", "f"]):
+        assert main([*words, "--count", "1"]) == 0
+        assert "rows: no sensor yet\n" in capsys.readouterr().err
+    sys.modules.pop("waiting_file", None)
 
 
 def test_tail_json_prints_one_object_a_row(capsys):

@@ -4,7 +4,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import msgspec
@@ -18,13 +18,13 @@ from aiostream_ds.cli.target import CommandError
 from aiostream_ds.testing.grafana import Grafana
 from aiostream_ds.testing.viewer import Refused, Viewer
 
-__all__ = ["Refusal", "follow", "show", "until_refused"]
+__all__ = ["StatusOf", "StreamStatus", "follow", "show", "until_refused"]
 
 HEADER_INTERVAL = 40
 """Rows between two headers."""
 
-REFUSAL_INTERVAL = 0.2
-"""Seconds between two checks for a permanent error."""
+STATUS_INTERVAL = 0.2
+"""Seconds between two looks at the status of a stream."""
 
 DRAW_INTERVAL = 0.1
 """Seconds between two drawings."""
@@ -33,8 +33,16 @@ _TIME_WIDTH = len("2026-01-31T23:59:59.999")
 _CELL_LIMIT = 500
 """Characters of a cell; --json prints all."""
 
-Refusal = Callable[[str], str]
-"""Returns the permanent error of a path's stream, or ""."""
+
+class StreamStatus(NamedTuple):
+    """What panels show of a stream besides rows. `is_refused`: it is a permanent error."""
+
+    text: str = ""
+    is_refused: bool = False
+
+
+StatusOf = Callable[[str], StreamStatus]
+"""Returns the status of a path's stream; without text there is none."""
 
 
 async def show(
@@ -44,17 +52,16 @@ async def show(
     count: int = 0,
     raw: bool = False,
     plot: bool = False,
-    refusal: Refusal | None = None,
+    status: StatusOf | None = None,
 ) -> None:
-    """Subscribe to `path` and print its rows: `count` of them, or until the stream ends.
-
-    `refusal` returns the permanent error of a path's stream, after which no rows come.
+    """Subscribe to `path` and print its rows: `count` of them, or until the stream ends. A status
+    is a line of stderr, but not beside a plot.
 
     Raises:
         CommandError: The subscription is refused, or the stream has a permanent error.
     """
     viewer = await follow(grafana, path)
-    async with until_refused(path, refusal):
+    async with until_refused(path, status, prints=not plot):
         try:
             await (_plot_rows(viewer, count) if plot else _print_rows(viewer, count, raw))
         except anyio.EndOfStream as end:
@@ -62,27 +69,31 @@ async def show(
 
 
 @asynccontextmanager
-async def until_refused(path: str, refusal: Refusal | None) -> AsyncGenerator[None]:
-    """Cancels the block when the stream of a path has a permanent error.
+async def until_refused(
+    path: str, status: StatusOf | None, *, prints: bool = True
+) -> AsyncGenerator[None]:
+    """Cancels the block when the stream of a path has a permanent error; prints other statuses.
 
     Raises:
         CommandError: It has.
     """
-    found = ""
+    found = StreamStatus()
 
     async def watch() -> None:
         nonlocal found
-        while refusal is not None and not found:
-            await anyio.sleep(REFUSAL_INTERVAL)
-            found = refusal(path)
-        if found:
+        while status is not None and not found.is_refused:
+            await anyio.sleep(STATUS_INTERVAL)
+            before, found = found, status(path)
+            if prints and found.text and found != before and not found.is_refused:
+                print(f"{path}: {found.text}", file=sys.stderr, flush=True)
+        if found.is_refused:
             tasks.cancel_scope.cancel()
 
     async with background_tasks() as tasks:
         tasks.start_soon(watch)
         yield
-    if found:
-        raise CommandError(f"{path}: {found}")
+    if found.is_refused:
+        raise CommandError(f"{path}: {found.text}")
 
 
 async def follow(grafana: Grafana, path: str) -> Viewer:

@@ -17,7 +17,7 @@ from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._process.stdio import redact_output
 from aiostream_ds._process.watchdog import watch_loop
 from aiostream_ds._routing.plan import split_exact
-from aiostream_ds.cli.live import Refusal
+from aiostream_ds.cli.live import StatusOf, StreamStatus
 from aiostream_ds.cli.setting_names import check_names
 from aiostream_ds.cli.target import CommandError, find_target, parse_pairs
 from aiostream_ds.errors import NotFound
@@ -57,23 +57,23 @@ class LocalPlugin(NamedTuple):
         return path
 
     @asynccontextmanager
-    async def grafana(self) -> AsyncGenerator[tuple[Grafana, Refusal]]:
+    async def grafana(self) -> AsyncGenerator[tuple[Grafana, StatusOf]]:
         """Run the plugin with an in-memory Grafana; also yields what `show` takes."""
         async with background_tasks() as tasks, open_application(self.catalog) as application:
             tasks.start_soon(watch_loop)
             async with open_grafana(
                 application, settings=self.settings, secrets=self.secrets, uid="local"
             ) as grafana:
-                yield grafana, partial(_refusal, application.registry)
+                yield grafana, partial(_status, application.registry)
 
 
-def _refusal(registry: ChannelRegistry, path: str) -> str:
-    """The permanent error of a path's stream, or ""."""
+def _status(registry: ChannelRegistry, path: str) -> StreamStatus:
+    """The status of a path's stream, but that it reconnects: the log has it with the error."""
     for channel in registry.channels:
-        status = channel.status
-        if channel.key.path == path and status and "refused" in channel.statuses.causes:
-            return status.text
-    return ""
+        status = channel.statuses.current_with_rows
+        if channel.key.path == path and status:
+            return StreamStatus(status.text, "refused" in channel.statuses.causes)
+    return StreamStatus()
 
 
 def load_plugin(file: str | None, parsed: argparse.Namespace) -> LocalPlugin:

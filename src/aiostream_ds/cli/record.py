@@ -38,9 +38,9 @@ def run(parsed: argparse.Namespace) -> int:
     recording = _Recording(plugin.path(path), Path(out), parsed.count, parsed.seconds)
 
     async def record() -> None:
-        async with plugin.grafana() as (grafana, refusal):
+        async with plugin.grafana() as (grafana, status):
             viewer = await follow(grafana, recording.path)
-            async with until_refused(recording.path, refusal):
+            async with until_refused(recording.path, status):
                 await recording.run(viewer)
 
     try:

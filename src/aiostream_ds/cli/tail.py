@@ -25,14 +25,14 @@ def run(parsed: argparse.Namespace) -> int:
     plugin = load_plugin(file, parsed)
 
     async def follow() -> None:
-        async with plugin.grafana() as (grafana, refusal):
+        async with plugin.grafana() as (grafana, status):
             await show(
                 grafana,
                 plugin.path(path),
                 count=parsed.count,
                 raw=parsed.json,
                 plot=parsed.plot,
-                refusal=refusal,
+                status=status,
             )
 
     run_async(follow)

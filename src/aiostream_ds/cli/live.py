@@ -55,7 +55,7 @@ async def show(
     status: StatusOf | None = None,
 ) -> None:
     """Subscribe to `path` and print its rows: `count` of them, or until the stream ends. A status
-    is a line of stderr, but not beside a plot.
+    is a line of stderr, but not with a plot.
 
     Raises:
         CommandError: The subscription is refused, or the stream has a permanent error.

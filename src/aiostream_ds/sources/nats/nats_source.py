@@ -421,9 +421,9 @@ def _lost(change: SequenceChange, stream: str) -> str:
         return f"the newest messages of {stream!r} are gone: the server has lost them"
     if change.lost is None:
         return f"messages of {stream!r} may have been removed before they were read"
-    noun = "message" if change.lost == 1 else "messages"
-    verb = "was" if change.lost == 1 else "were"
-    return f"{change.lost:,} {noun} of {stream!r} {verb} removed before they were read"
+    if change.lost == 1:
+        return f"1 message of {stream!r} was removed before it was read"
+    return f"{change.lost:,} messages of {stream!r} were removed before they were read"
 
 
 def _warning(text: str) -> Notice:

@@ -118,6 +118,21 @@ async def test_a_stream_with_copies_goes_on_at_another_server_of_the_cluster():
             assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 0
 
 
+async def test_a_stream_is_read_whose_consumers_must_have_copies():
+    with nats_cluster() as nodes:
+        config = {"subjects": ["orders.>"], "num_replicas": 3, "retention": "interest"}
+        arguments = encoded_payload({"name": "ORDERS"} | config)
+        answer = nodes[0].call("$JS.API.STREAM.CREATE.ORDERS", arguments)
+        assert "error" not in answer, answer
+        admin = nodes[0]
+        async with (
+            publishing(*nodes) as publisher,
+            serving(admin, admin.password, user=admin.admin) as grafana,
+        ):
+            viewer = await grafana.follow(f"x/{messages_of()}")
+            await first_row(viewer, lambda n: publisher.store(n))  # is stored for readers only
+
+
 async def test_every_message_that_a_subject_loses_is_in_a_gap_that_is_reported(
     server: NatsToRead, publisher: Publisher
 ):

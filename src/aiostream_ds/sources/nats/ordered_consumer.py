@@ -216,7 +216,6 @@ async def open_consumer(
         "ack_policy": "none",
         "replay_policy": "instant",
         "inactive_threshold": INACTIVE_SECONDS * _SECOND,
-        "num_replicas": 1,
         "mem_storage": True,
         **start,
     }

@@ -37,9 +37,24 @@ def test_a_node_has_crashed_if_it_has_missed_a_renewal_and_is_silent_for_a_fifth
     assert detection.ask(1.3, is_watched=False)
 
 
-def test_a_node_that_renews_its_lease_is_not_asked_for_once_it_was_seen(detection):
-    assert detection.questions({"a": 0.43}, {"a"}) == []
-    assert detection.questions({"a": 0.45}, {"a"}) == ["a"]
+def test_a_node_that_has_renewed_its_lease_is_not_asked_for_once_it_was_seen(detection):
+    assert detection.questions({"a": 0.19}, {"a"}) == []
+    assert detection.questions({"a": 0.21}, {"a"}) == ["a"]
+
+
+def test_one_of_many_nodes_is_asked_for_when_it_has_missed_a_renewal(detection):
+    owners = {"a", "b", "c", "d", "e"}
+    assert detection.questions({"a": 0.43}, owners) == []
+    assert detection.questions({"a": 0.45}, owners) == ["a"]
+
+
+def test_silence_before_a_renewal_is_missed_counts_once_it_is(detection):
+    assert not detection.ask(1.0, is_watched=False, age=0.21)
+    assert detection.known_in(1.0) == pytest.approx(0.24)
+    assert not detection.ask(1.1, is_watched=False, age=0.31)
+    assert not detection.ask(1.24, is_watched=False, age=0.4)
+    assert detection.known_in(1.24) == pytest.approx(0.04)
+    assert detection.ask(1.29, is_watched=False, age=0.45)
 
 
 def test_a_node_that_renews_its_lease_meanwhile_is_silent_from_then_on(detection):

@@ -5,7 +5,8 @@ the channel `doubts_of` its node. A node has crashed if
 
     it has missed a renewal of its lease, and
     nobody has watched that channel for a fifth of a lease, asked over one connection,
-    over which somebody was seen to watch it before.
+    over which somebody was seen to watch it before. Among few nodes silence counts from a
+    sixth of a lease after the last renewal; among many it would take too many questions.
 
 So a process that is paused, busy, or cut off without a word keeps its lease to the end: its
 connections stay. After a server has started again, or this node has connected again, silence of
@@ -14,6 +15,7 @@ connect again for so long, its channels move to other nodes, and it is fenced: t
 """
 
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 from zlib import crc32
 
 import anyio
@@ -29,7 +31,15 @@ log = get_logger(__name__)
 _POLLS = 8  # questions for the other nodes in the time of a lease
 _PER_NODE = 0.001  # seconds for each node of the cluster, between two questions for all
 _LONGEST_PAUSE = 32  # polls without a question for a node that cannot be seen
+_FEW = 4  # other nodes up to which silence is looked for before a renewal is missed
 _QUESTIONS = 16  # most nodes whose connections are asked for at a time: a slow engine is spared
+
+
+class _Silence(NamedTuple):
+    """Since when nobody watches the channel of a node, and when it is known to have crashed."""
+
+    since: float
+    known_at: float
 
 
 class CrashDetection:
@@ -41,9 +51,11 @@ class CrashDetection:
 
     def __init__(self, lease: float) -> None:
         self._overdue = 1.1 * lease / 3  # seconds after which it was renewed in any case
+        self._early = lease / 6
         self._silence = lease / 5
+        self._ages: Mapping[str, float] = {}
         self._seen: dict[str, int] = {}  # the connections over which nodes were seen
-        self._silent: dict[str, float] = {}  # since when
+        self._silent: dict[str, _Silence] = {}
         self._polls = 0
         self._pauses: dict[str, tuple[int, int]] = {}  # of unseen nodes: until which poll, how long
 
@@ -59,31 +71,34 @@ class CrashDetection:
         return bool(self._silent)
 
     def known_in(self, now: float) -> float:
-        """Seconds until the first of these nodes has been silent for long enough."""
-        return min(self._silent.values()) + self._silence - now
+        """Seconds until the first of these nodes may be known to have crashed."""
+        return min(silence.known_at for silence in self._silent.values()) - now
 
     def questions(self, ages: Mapping[str, float], owners: Collection[str]) -> list[str]:
-        """The nodes whose connections to ask for: those that have missed a renewal, and those that
-        were not seen yet; more and more seldom if they cannot be seen.
+        """The nodes whose connections to ask for: those that have missed a renewal, with few nodes
+        also those that will soon renew their leases; and those that were not seen yet, more and
+        more seldom if they cannot be seen.
 
         Args:
             ages: the leases; see `Engine.nodes`.
             owners: the nodes that matter.
         """
         self._seen = {node: number for node, number in self._seen.items() if node in ages}
-        overdue = {node for node in owners if ages.get(node, 0.0) > self._overdue}
-        self._silent = {node: since for node, since in self._silent.items() if node in overdue}
+        age = self._early if len(owners) <= _FEW else self._overdue
+        late = {node for node in owners if ages.get(node, 0.0) > age}
+        self._silent = {node: each for node, each in self._silent.items() if node in late}
+        self._ages = ages
         self._polls += 1
         self._pauses = {
             node: pause
             for node, pause in self._pauses.items()
             if node in ages and node not in self._seen
         }
-        wanted = [node for node in owners if node in ages and self._is_due(node, node in overdue)]
+        wanted = [node for node in owners if node in ages and self._is_due(node, node in late)]
         wanted.sort(
             key=lambda node: (
                 node not in self._silent,
-                node not in overdue,
+                node not in late,
                 self._pauses.get(node, (0, 0)),
             )
         )
@@ -93,9 +108,9 @@ class CrashDetection:
             self._pauses[node] = self._polls + pause, pause
         return wanted[:_QUESTIONS]
 
-    def _is_due(self, node: str, is_overdue: bool) -> bool:
+    def _is_due(self, node: str, is_late: bool) -> bool:
         until, _ = self._pauses.get(node, (0, 0))
-        return is_overdue or (node not in self._seen and self._polls >= until)
+        return is_late or (node not in self._seen and self._polls >= until)
 
     def has_crashed(self, node: str, answer: Watched, now: float) -> bool:
         """What an answer means."""
@@ -107,7 +122,11 @@ class CrashDetection:
             self._seen.pop(node, None)
             self._silent.pop(node, None)
             return False
-        return now - self._silent.setdefault(node, now) >= self._silence
+        since = self._silent[node].since if node in self._silent else now
+        is_overdue_in = self._overdue - self._ages[node]
+        silence = _Silence(since, max(since + self._silence, now + is_overdue_in))
+        self._silent[node] = silence
+        return now >= silence.known_at
 
 
 class OtherNodes:
@@ -171,7 +190,7 @@ class OtherNodes:
         try:
             answer = await self._engine.watched(doubts_of(node))
             if self._crashes.has_crashed(node, answer, anyio.current_time()):
-                await self._engine.end_lease(node, self._lease / 2)
+                await self._engine.end_lease(node, self._lease / 3)
                 self.alive -= {node}
                 log.info("a server of the cluster has closed its connections", extra={"node": node})
         except EngineError as error:

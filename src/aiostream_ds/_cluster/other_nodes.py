@@ -31,7 +31,7 @@ log = get_logger(__name__)
 _POLLS = 8  # questions for the other nodes in the time of a lease
 _PER_NODE = 0.001  # seconds for each node of the cluster, between two questions for all
 _LONGEST_PAUSE = 32  # polls without a question for a node that cannot be seen
-_FEW = 4  # other nodes up to which silence is looked for before a renewal is missed
+_FEW = 4  # other nodes up to which they are asked for early, and one goes first
 _QUESTIONS = 16  # most nodes whose connections are asked for at a time: a slow engine is spared
 
 
@@ -152,7 +152,10 @@ class OtherNodes:
 
     def is_first(self, channel: str) -> bool:
         """Whether this node is the first one to take a channel whose owner has gone. It is another
-        one for each channel, and usually the same for all nodes, so that each takes a share."""
+        one for each channel, and usually the same for all nodes, so that each takes a share. Of
+        many nodes all are: the first one would probably not follow the channel."""
+        if len(self.alive) > _FEW + 1:
+            return True
         if self._in_order[0] is not self.alive:
             self._in_order = self.alive, sorted(self.alive)
         names = self._in_order[1] or [self._name]

@@ -3,7 +3,8 @@
 import pytest
 
 from aiostream_ds._cluster.engine import Watched
-from aiostream_ds._cluster.other_nodes import CrashDetection
+from aiostream_ds._cluster.other_nodes import CrashDetection, OtherNodes
+from tests.cluster.model_engine import ModelEngine, ModelServer
 
 LEASE = 1.2  # overdue after 0.44 s, crashed after 0.24 s of silence
 
@@ -137,3 +138,15 @@ def test_a_silent_node_is_asked_for_again_when_it_is_known_whether_it_has_crashe
     assert not detection.ask(1.2, is_watched=False)
     assert detection.known_in(1.2) == pytest.approx(0.04)
     assert detection.ask(1.25, is_watched=False)
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_one_of_few_nodes_is_the_first_one_for_a_channel_and_of_many_all_are(count):
+    names = [f"n{number}" for number in range(count)]
+    nodes = [OtherNodes(ModelEngine(ModelServer()), name, LEASE, lambda: ()) for name in names]
+    for each in nodes:
+        each.alive = frozenset(names)
+    for channel in range(100):
+        first = [each.is_first(f"c{channel}") for each in nodes]
+        assert sum(first) == (1 if count <= 5 else count)
+    assert all(any(each.is_first(f"c{channel}") for channel in range(100)) for each in nodes)

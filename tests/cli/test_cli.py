@@ -285,7 +285,8 @@ def test_a_mistake_in_a_class_is_shown_with_its_place_in_the_file_only(capsys, h
         (["tail", "{author}:Three", "p"], "has no DataSource 'Three'; it has One"),
         (["tail", "p", "--set", "name"], "expected KEY=VALUE, got 'name'"),
         (["tail", "p", "--set", "=1"], "expected KEY=VALUE, got '=1'"),
-        (["tail", "p", "--secret", "x"], "expected KEY=VALUE, got 'x'"),
+        (["tail", "p", "--secret", "x"], "expected KEY=VALUE, got a text without ="),
+        (["tail", "p", "--secret", "password=\udcf6x"], "in UTF-8, got 'password=…'"),
         (["tail", "{author}"], "expected PATH after"),
         (
             ["dev", "--plugin-dir", "nowhere"],

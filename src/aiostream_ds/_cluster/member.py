@@ -65,7 +65,8 @@ class ChannelMember(Participation):
 
     def check_owner(self, alive: frozenset[str]) -> None:
         """Compare the owner with the nodes that are alive."""
-        if self.role is Role.FOLLOWER and self.follower.owner not in alive:
+        is_asking = self.pending is not None  # the answer to a take knows more
+        if self.role is Role.FOLLOWER and not is_asking and self.follower.owner not in alive:
             self.is_owner_gone = True
             self.wake()
 

@@ -26,7 +26,7 @@ RETRY = 0.05
 _LONGEST_RETRY = 0.5
 _JOIN_RATE = 5_000  # channels that a node begins to join or to take in a second
 _TAKE_RATE = 1_000  # channels that a node has taken after a second, roughly
-_FEW = 16  # channels that all nodes try to take: the fastest one does
+_OPEN_TO_ALL = 16  # channels that all nodes try to take: the fastest one does
 
 _DOUBTS = 2  # questions to an owner that is silent, at once
 _CHECKS_UNTIL_ASKED = 5  # each so many checks in silence it is asked again: questions may get lost
@@ -383,5 +383,5 @@ class Participation:
         lease, channels = self.node.lease.seconds, self.node.channel_count()
         delay = min(lease / 8, channels / _JOIN_RATE) * self.options.random.random()
         if not self.node.is_first(self.name):
-            delay += min(lease / 4, max(channels - _FEW, 0) / _TAKE_RATE)
+            delay += min(lease / 4, max(channels - _OPEN_TO_ALL, 0) / _TAKE_RATE)
         return delay

@@ -268,7 +268,9 @@ class NatsConnection(asyncio.Protocol):
         if self._cause is not None:
             return copy_error(self._cause)
         text = f"NATS {self.server}: {reason}"
-        if not any(reason.lower().startswith(each) for each in _LOGIN_ERRORS):
+        lower = reason.lower()
+        is_late = lower.startswith("authentication timeout")  # this process was too busy
+        if is_late or not any(lower.startswith(each) for each in _LOGIN_ERRORS):
             return self._errors.unavailable(text)
         text = f"{text}; {self._errors.login_hint}"
         # a login that ends later is an error of requests, and a refusal of the next connection

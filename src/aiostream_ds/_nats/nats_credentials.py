@@ -2,6 +2,7 @@
 
 import re
 from base64 import b32decode, urlsafe_b64encode
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from aiostream_ds.errors import ConfigError
@@ -34,8 +35,14 @@ def parse_credentials(text: str) -> NatsCredentials:
     """The content of a credentials file.
 
     Raises:
-        ConfigError: it is not such a file, or its seed is damaged.
+        ConfigError: it is not such a file, its seed is damaged, or the package cryptography is not
+            installed.
     """
+    if find_spec("cryptography") is None:
+        raise ConfigError(
+            "NATS credentials need the package cryptography; install aiostream-ds[cluster], or"
+            " package the plugin with --with cryptography"
+        )
     # an input of one line has spaces or \\n for line breaks
     blocks = dict(_BLOCK.findall(text.replace("\\n", "\n")))
     if len(blocks) != 2:

@@ -126,9 +126,11 @@ def parse_pairs(texts: Sequence[str], *, json: bool = True) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise CommandError(f"expected KEY=VALUE, got {text!r}")
+            shown = repr(text) if json else "a text without ="  # it may be the secret
+            raise CommandError(f"expected KEY=VALUE, got {shown}")
         if text.encode(errors="ignore").decode() != text:  # Python has other bytes as surrogates
-            raise CommandError(f"expected KEY=VALUE in UTF-8, got {text!r}")
+            shown = repr(text) if json else repr(f"{key}=…")
+            raise CommandError(f"expected KEY=VALUE in UTF-8, got {shown}")
         try:
             found[key] = msgspec.json.decode(value) if json else value
         except (ValueError, RecursionError):

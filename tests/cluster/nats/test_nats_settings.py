@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
 from aiostream_ds._cluster.nats.nats_subjects import from_token, to_token
+from aiostream_ds._nats import nats_credentials
 from aiostream_ds._nats.nats_credentials import parse_credentials
 from aiostream_ds._nats.nats_servers import (
     NatsLogin,
@@ -147,3 +148,9 @@ def test_the_documented_rights_are_those_that_the_tests_have():
     published, _, subscribed = block.partition("subscribe = ")
     assert set(re.findall(r'"([^"]+)"', published)) == set(Nats.RIGHTS["publish"])
     assert set(re.findall(r'"([^"]+)"', subscribed)) == set(Nats.RIGHTS["subscribe"])
+
+
+def test_credentials_without_the_package_cryptography_are_an_error_that_names_it(monkeypatch):
+    monkeypatch.setattr(nats_credentials, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="need the package cryptography; install aiostream-ds"):
+        parse_credentials("")

@@ -74,6 +74,51 @@ async def test_a_panel_has_the_history_and_the_live_messages(
         assert missed["data"]["values"][1][0] == 4, "the sequence"
 
 
+async def test_a_history_is_whole_although_reads_end_before_the_server_has_sent_all(
+    server: NatsToRead, publisher: Publisher, monkeypatch
+):
+    await publisher.store(*range(900))
+    pulls: list[bool] = []
+    pull = ordered_consumer.OrderedConsumer.pull
+
+    async def stalled(self, limit):
+        pulls.append(len(pulls) % 2 == 0)
+        seconds = 1e-6 if pulls[-1] else 2.0
+        monkeypatch.setattr(ordered_consumer, "PULL_SECONDS", seconds)
+        async with aclosing(pull(self, limit)) as parts:
+            async for part in parts:
+                yield part
+
+    monkeypatch.setattr(ordered_consumer.OrderedConsumer, "pull", stalled)
+    async with serving(server) as grafana:
+        found: list[int] = []
+        while not found or found[-1] < 900:
+            page = await rows_after(grafana, found[-1] if found else 0)
+            found += page["data"]["values"][1]
+        assert found == list(range(1, 901))
+    assert True in pulls
+
+
+async def test_a_history_is_an_error_when_pending_messages_do_not_come(
+    server: NatsToRead, publisher: Publisher, monkeypatch
+):
+    await publisher.store(*range(5))
+    pull = ordered_consumer.OrderedConsumer.pull
+
+    async def nothing(self, limit):
+        async with aclosing(pull(self, limit)) as parts:
+            async for _ in parts:
+                pass
+        self.pending, self.is_at_end, self.is_stalled = 5, False, True
+        return
+        yield
+
+    monkeypatch.setattr(ordered_consumer.OrderedConsumer, "pull", nothing)
+    async with serving(server) as grafana:
+        with pytest.raises(QueryFailed, match="are pending and do not come, after 3 attempts"):
+            await grafana.query(QUERY)
+
+
 async def test_history_and_live_rows_join_exactly_while_messages_are_stored(
     server: NatsToRead, publisher: Publisher
 ):

@@ -60,6 +60,15 @@ async def test_a_pull_ends_with_its_last_message_or_its_own_status():
     assert await server.pull() == [3, 4] and server.consumer.is_at_end
 
 
+async def test_a_pull_that_ends_without_the_pending_messages_is_not_the_end():
+    server = Server([stored(1, 1, 2), status(408)], [status(408)], [status(409, "Batch Completed")])
+    assert await server.pull() == [1]
+    assert not server.consumer.is_at_end and not server.consumer.is_stalled
+    assert await server.pull() == []
+    assert not server.consumer.is_at_end and server.consumer.is_stalled
+    assert await server.pull() == [] and not server.consumer.is_stalled
+
+
 async def test_a_message_that_does_not_fit_is_read_alone():
     server = Server([status(409, "Message Size Exceeds MaxBytes")], [stored(1, 1)], [status(404)])
     assert await server.pull() == [] and not server.consumer.is_at_end

@@ -75,9 +75,10 @@ async def call_api(
 
     Raises:
         LackingRight: the user may not call it.
-        ConfigError: JetStream is not enabled.
+        ConfigError: JetStream is not enabled for the account.
         BadQuery: JetStream refuses it.
-        UpstreamError: there is no answer, or JetStream is not ready.
+        UpstreamError: there is no answer, or no JetStream that is ready: one on another server of a
+            cluster may be away.
     """
     payload = msgspec.json.encode(arguments) if arguments else b""
     message = await ask(connection, f"$JS.API.{operation}", payload)
@@ -87,7 +88,7 @@ async def call_api(
             raise UpstreamError(
                 f"{where}: JetStream does not answer; is it enabled for the account?"
             )
-        raise ConfigError(f"{where}: JetStream is not enabled")
+        raise UpstreamError(f"{where}: JetStream is not enabled")
     try:
         answer: dict[str, Any] = msgspec.json.decode(message.payload, type=dict[str, Any])
     except msgspec.DecodeError as failure:

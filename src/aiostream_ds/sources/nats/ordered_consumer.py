@@ -6,7 +6,7 @@ after a while, so that a consumer that is gone is noticed.
 
 import secrets
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import anyio
@@ -14,7 +14,7 @@ import msgspec
 
 from aiostream_ds._nats.nats_connection import NatsConnection
 from aiostream_ds._nats.nats_protocol import NatsMessage
-from aiostream_ds.errors import UpstreamError, copy_error
+from aiostream_ds.errors import PluginError, UpstreamError, copy_error
 from aiostream_ds.sources.nats.jetstream_api import call_api
 from aiostream_ds.sources.nats.server_link import ANSWER_TIMEOUT, ServerLink
 from aiostream_ds.sources.nats.subject_filters import EVERYTHING
@@ -107,6 +107,8 @@ class OrderedConsumer:
     Attributes:
         pending: how many messages of the stream it had not read when the last one was sent.
         is_at_end: whether the last pull has ended because there were no more messages.
+        is_stalled: whether it has ended without one of those that are pending: they were removed,
+            or the server is slow.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class OrderedConsumer:
         self._inbox = inbox
         self._count = self._pulls = 0
         self._is_large = False
-        self.is_at_end = False
+        self.is_at_end = self.is_stalled = False
         self.pending = pending
         self.requests = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
         self.answers = _Answers()
@@ -134,7 +136,7 @@ class OrderedConsumer:
         request: dict[str, Any] = {"batch": left, "expires": round(PULL_SECONDS * _SECOND)}
         if not self._is_large:
             request["max_bytes"] = PULL_BYTES
-        self._is_large = self.is_at_end = False
+        self._is_large = self.is_at_end = self.is_stalled = False
         self._pulls += 1
         inbox = f"{self._inbox}.{self._pulls}"
         payload = msgspec.json.encode(request)
@@ -153,8 +155,10 @@ class OrderedConsumer:
                 yield [self._read(each) for each in found]
             for each in messages:
                 if each.subject == inbox and self._ends(each):
-                    self._is_large = is_first and not found and each.status == _LIMIT
-                    self.is_at_end = each.status in _END
+                    is_empty, is_end = is_first and not found, each.status in _END
+                    self._is_large = is_empty and each.status == _LIMIT
+                    self.is_at_end = is_end and not self.pending
+                    self.is_stalled = is_end and is_empty and self.pending > 0
                     return
             is_first = is_first and not found
         self.is_at_end = not self.pending
@@ -235,4 +239,5 @@ async def open_consumer(
             yield consumer
         finally:  # also when it is cancelled while the server makes it
             if not connection.lost.done():
-                await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"", {})
+                with suppress(PluginError):  # the server removes it after a while, too
+                    await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"", {})

@@ -187,9 +187,8 @@ class ServerLink:
                 errors.append(error)
             else:
                 return connection
-        refusals = [each for each in errors if each.permanent]
-        if refusals:
-            raise refusals[0]
+        if all(each.permanent for each in errors):  # else one may accept when it is there again
+            raise errors[0]
         if len(errors) == 1:
             raise errors[0]
         raise UpstreamError("; ".join(each.message for each in errors))

@@ -37,6 +37,9 @@ WINDOW_BYTES = 16 << 20
 WINDOW_MESSAGES = 20_000
 """Messages in a window; as with `WINDOW_BYTES`."""
 
+ATTEMPTS = 3
+"""Consumers in a row that get none of their messages, after which a history is an error."""
+
 _FIRST_WINDOW = 1_000
 _LARGEST_WINDOW = 1 << 52
 
@@ -149,23 +152,26 @@ class StreamHistory:
         """The messages from one sequence to another, oldest first."""
         if last < first:
             return
-        start = from_sequence(first)
-        position = first - 1
+        position, attempts = first - 1, 0
         try:
-            async with open_consumer(
-                self._link, self._connection, self._stream, self._filter, start
-            ) as consumer:
-                while consumer.pending and position < last:
-                    limit = min(PULL_MESSAGES, consumer.pending, last - position)
-                    async with aclosing(consumer.pull(limit)) as parts:
-                        async for messages in parts:
-                            position = messages[-1].sequence
-                            if position > last:
-                                messages = [each for each in messages if each.sequence <= last]
-                            if messages:
-                                yield messages
-                    if consumer.is_at_end:
-                        return
+            while position < last:
+                before, start = position, from_sequence(position + 1)
+                async with open_consumer(
+                    self._link, self._connection, self._stream, self._filter, start
+                ) as consumer:
+                    while consumer.pending and position < last and not consumer.is_stalled:
+                        limit = min(PULL_MESSAGES, consumer.pending, last - position)
+                        async with aclosing(consumer.pull(limit)) as parts:
+                            async for messages in parts:
+                                position = messages[-1].sequence
+                                if position > last:
+                                    messages = [each for each in messages if each.sequence <= last]
+                                if messages:
+                                    yield messages
+                if not consumer.is_stalled:
+                    return
+                attempts = attempts + 1 if position == before else 0
+                self._check_stalled(attempts)
         except ConsumerGone as gone:
             raise self._gone(gone) from gone
 
@@ -174,17 +180,28 @@ class StreamHistory:
         there is none."""
         start = from_time(_rfc3339(ms))
         try:
-            async with open_consumer(
-                self._link, self._connection, self._stream, self._filter, start
-            ) as consumer:
-                if not consumer.pending:
-                    return None
-                async with aclosing(consumer.pull(1)) as parts:
-                    async for messages in parts:
-                        return messages[0].sequence
+            for attempts in range(ATTEMPTS + 1):
+                self._check_stalled(attempts)
+                async with open_consumer(
+                    self._link, self._connection, self._stream, self._filter, start
+                ) as consumer:
+                    if not consumer.pending:
+                        return None
+                    async with aclosing(consumer.pull(1)) as parts:
+                        async for messages in parts:
+                            return messages[0].sequence
         except ConsumerGone as gone:
             raise self._gone(gone) from gone
         return None
+
+    def _check_stalled(self, attempts: int) -> None:
+        """Raises UpstreamError after so many consumers in a row of which none got a message that
+        the server said was pending: others may have been removed meanwhile, these are not sent."""
+        if attempts >= ATTEMPTS:
+            raise UpstreamError(
+                f"NATS {self._connection.server}: messages of the stream {self._stream!r} are"
+                f" pending and do not come, after {ATTEMPTS} attempts"
+            )
 
     def _gone(self, error: ConsumerGone) -> UpstreamError:
         return UpstreamError(

@@ -152,9 +152,9 @@ class OtherNodes:
 
     def is_first(self, channel: str) -> bool:
         """Whether this node is the first one to take a channel whose owner has gone. It is another
-        one for each channel, and the same for all nodes that know the same ones, so that each takes a
-        share. Of
-        many nodes all are: the first one would probably not follow the channel."""
+        one for each channel, so that each takes a share, and the same for all nodes that know of
+        the same ones. Of many nodes all are: the first one would probably not follow the channel.
+        """
         if len(self.alive) > _FEW + 1:
             return True
         if self._in_order[0] is not self.alive:

@@ -195,8 +195,8 @@ class StreamHistory:
         return None
 
     def _check_stalled(self, attempts: int) -> None:
-        """Raises UpstreamError after so many consumers in a row of which none got a message that
-        the server said was pending: others may have been removed meanwhile, these are not sent."""
+        """A new consumer knows how many messages are pending, also if others were removed. Raises
+        UpstreamError after so many of them in a row that got none of theirs."""
         if attempts >= ATTEMPTS:
             raise UpstreamError(
                 f"NATS {self._connection.server}: messages of the stream {self._stream!r} are"

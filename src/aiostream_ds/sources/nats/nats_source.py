@@ -23,7 +23,7 @@ from aiostream_ds.models import Health, Request, User
 from aiostream_ds.rows import CURSOR_LIMIT, Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
-from aiostream_ds.sources.event_lag import NO_LAG, Lag
+from aiostream_ds.sources.event_lag import KnownLags
 from aiostream_ds.sources.gaps import Gaps, now_ms
 from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.nats.connection_settings import NatsSettings, access_of
@@ -103,7 +103,7 @@ class Nats(DataSource[NatsSettings]):
     def __init__(self) -> None:
         self.errors = MessageErrors()
         self._positions: OrderedDict[tuple[str, str], SequencePosition] = OrderedDict()
-        self._lags: OrderedDict[str, Lag] = OrderedDict()
+        self._lags = KnownLags()
         self._shorter: dict[str, int] = {}
         self._gaps = Gaps("NATS keeps nothing of what is published to subjects without a stream")
         self._lost_messages = 0
@@ -199,8 +199,8 @@ class Nats(DataSource[NatsSettings]):
             history = StreamHistory(self._link, connection, stream, query.filter, facts)
             is_truncated = False
             if span.after is None:
-                found = await history.newest(span, rows.rows, self._lags.get(stream, NO_LAG))
-                self._keep_lag(stream, rows.lag)
+                found = await history.newest(span, rows.rows, self._lags.of(stream))
+                self._lags.add(stream, rows.lag)
             else:
                 after = max(span.after, BEGINNING)
                 found = await history.after(after, span.upto, span.limit, rows.rows)
@@ -368,15 +368,6 @@ class Nats(DataSource[NatsSettings]):
         if known is not None and known.created == facts.created and after >= known.last:
             after = max(after, known.complete)
         return facts.first > after + 1
-
-    def _keep_lag(self, stream: str, lag: Lag) -> None:
-        """Remember how far the times of rows are from those of their messages, for earlier pages
-        of a history."""
-        known = self._lags.pop(stream, NO_LAG).joined(lag)
-        if known != NO_LAG:
-            self._lags[stream] = known
-            while len(self._lags) > POSITIONS:
-                self._lags.popitem(last=False)
 
     def _show(self, change: SequenceChange, stream: str, status: PanelStatus) -> None:
         """Count a change, and set the status that follows from it."""

@@ -25,7 +25,7 @@ from aiostream_ds.models import Health
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
-from aiostream_ds.sources.event_lag import NO_LAG, Lag
+from aiostream_ds.sources.event_lag import KnownLags
 from aiostream_ds.sources.gaps import Gaps
 from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.panel_status import SHOWN, PanelStatus
@@ -90,7 +90,7 @@ class Redis(DataSource[RedisSettings]):
     def __init__(self) -> None:
         self.errors = MessageErrors()
         self._positions: OrderedDict[str, Position] = OrderedDict()
-        self._lags: OrderedDict[str, Lag] = OrderedDict()
+        self._lags = KnownLags()
         self._resets: dict[str, int] = {}
         self._resume: Resumption[StreamSet] = Resumption()
         self._gaps = Gaps("Redis keeps nothing of what it publishes")
@@ -160,9 +160,9 @@ class Redis(DataSource[RedisSettings]):
         decode = partial(rows.with_ids, stream)
         is_truncated = False
         if span.after is None:
-            lag = self._lags.get(stream, NO_LAG)
+            lag = self._lags.of(stream)
             found = await newest_rows(call, key, span, decode, lag)
-            self._keep_lag(stream, rows.lag)
+            self._lags.add(stream, rows.lag)
         else:
             found = await rows_after(call, key, span.after, span, decode)
             is_truncated = await self._is_truncated(stream, span.after)
@@ -242,13 +242,13 @@ class Redis(DataSource[RedisSettings]):
         for name in await selected.keys():
             key = name.encode()
             new = EntryRows(self.settings, self.errors)
-            decode, lag = partial(new.with_name, name), self._lags.get(name, NO_LAG)
+            decode, lag = partial(new.with_name, name), self._lags.of(name)
             try:
                 found = await newest_rows(self._servers.caller(key), key, span, decode, lag)
             except (BadQuery, MissingRight) as error:
                 notices.append(_warning(error.message))
                 continue
-            self._keep_lag(name, new.lag)
+            self._lags.add(name, new.lag)
             rows = list(merge_sorted(rows, found.rows, key=_time))[-span.limit :]
             notices += found.notices
         if selected.is_cut:
@@ -405,14 +405,6 @@ class Redis(DataSource[RedisSettings]):
         while len(self._positions) > POSITIONS:
             self._positions.popitem(last=False)
         return position
-
-    def _keep_lag(self, stream: str, lag: Lag) -> None:
-        """Remember how far the times of rows are from their ids, for earlier pages of a history."""
-        known = self._lags.pop(stream, NO_LAG).joined(lag)
-        if known != NO_LAG:
-            self._lags[stream] = known
-            while len(self._lags) > POSITIONS:
-                self._lags.popitem(last=False)
 
     async def _is_truncated(self, stream: str, after: Id) -> bool:
         """Whether entries after an id were removed."""

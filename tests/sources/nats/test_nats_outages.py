@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from aiostream_ds import PluginError
-from aiostream_ds._grafana.application import background_tasks
 from aiostream_ds.sources.nats import Nats as Source
-from tests.exact.client import Tab
 from tests.exact.hosts import open_node
 from tests.exact.judge import Judge
-from tests.exact.network import Network
 from tests.servers import Proxy
 from tests.servers.nats import nats_cluster
+from tests.sources.drawn_outages import BUILTIN, check_drawings
 from tests.sources.outage_run import run_outages
 
 from .connecting import (
@@ -36,8 +33,6 @@ from .connecting import (
     subjects_of,
     until,
 )
-
-BUILTIN = "from aiostream_ds.sources.builtin_plugin import main; main()"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]  # 20,000 single messages
 
@@ -198,39 +193,10 @@ async def test_a_stream_under_the_go_host_loses_and_doubles_no_message(
 async def test_an_exact_panel_draws_each_message_once_over_cuts_and_restarts(
     server: NatsToRead, publisher: Publisher, host_binary: Path
 ):
-    stored = 0
     judge = Judge(lambda panel, drawing: range(len(drawing.rows)), column=number_of())
     query = {"queryType": "messages", "stream": "ORDERS", "exact": True}
+    secrets = {"password": server.user_password}
+    write = storing(publisher, "orders.eu")
     with Proxy(server.port) as proxy:
         settings = settings_for(server, source="nats", port=proxy.port)
-        secrets = {"password": server.user_password}
-        command = [sys.executable, "-c", BUILTIN]
-        async with (
-            open_node(host_binary, command, settings, secrets) as node,
-            background_tasks() as tasks,
-        ):
-
-            async def store(count: int) -> None:
-                nonlocal stored
-                for _ in range(count // 10):
-                    await publisher.store(*range(stored, stored + 10))
-                    stored += 10
-                    await asyncio.sleep(0.01)
-
-            async def drawn() -> None:
-                with anyio.fail_after(30):
-                    while len(panel.rows) < stored:
-                        await asyncio.sleep(0.05)
-
-            await store(100)
-            panel = Tab(Network([node]), tasks).open(query, width=3_600, on_draw=judge)
-            await drawn()
-            for fault in (proxy.cut, server.restart, node.kill, proxy.cut):
-                async with anyio.create_task_group() as both:
-                    both.start_soon(store, 300)
-                    if fault == node.kill:
-                        both.start_soon(node.kill)
-                    else:
-                        both.start_soon(asyncio.to_thread, fault)
-                await drawn()
-    assert not judge.wrong and len(panel.rows) == stored == 1_300 and not panel.faults
+        await check_drawings(host_binary, server, proxy, settings, secrets, query, judge, write)

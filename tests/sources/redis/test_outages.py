@@ -9,23 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
-from aiostream_ds._grafana.application import background_tasks
 from aiostream_ds.sources.redis import Redis as Source
-from tests.exact.client import Tab
 from tests.exact.hosts import open_node
 from tests.exact.judge import Judge
-from tests.exact.network import Network
 from tests.servers import Proxy, Redis
+from tests.sources.drawn_outages import BUILTIN, check_drawings
 from tests.sources.outage_run import Write, run_outages, viewer_numbers
 
 from .connecting import admin, encoded, serving, settings_for
-
-BUILTIN = "from aiostream_ds.sources.builtin_plugin import main; main()"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]  # 20,000 single messages
 
@@ -161,40 +156,10 @@ async def test_a_stream_under_the_go_host_loses_and_doubles_no_entry(
 async def test_an_exact_panel_draws_each_entry_once_over_cuts_and_restarts(
     server: Redis, client: Client, host_binary: Path
 ):
-    written = 0
     judge = Judge(lambda panel, drawing: range(len(drawing.rows)))
     query = {"queryType": "entries", "stream": "orders:eu", "exact": True}
+    secrets = {"password": server.reader_password}
     with Proxy(server.port) as proxy:
         settings = settings_for(server, source="redis", port=proxy.port)
-        secrets = {"password": server.reader_password}
-        command = [sys.executable, "-c", BUILTIN]
-        async with (
-            adding(server, "orders:eu") as write,
-            open_node(host_binary, command, settings, secrets) as node,
-            background_tasks() as tasks,
-        ):
-
-            async def add(count: int) -> None:
-                nonlocal written
-                for _ in range(count // 10):
-                    await write(range(written, written + 10))
-                    written += 10
-                    await asyncio.sleep(0.01)
-
-            async def drawn() -> None:
-                with anyio.fail_after(30):
-                    while len(panel.rows) < written:
-                        await asyncio.sleep(0.05)
-
-            await add(100)
-            panel = Tab(Network([node]), tasks).open(query, width=3_600, on_draw=judge)
-            await drawn()
-            for fault in (proxy.cut, server.restart, node.kill, proxy.cut):
-                async with anyio.create_task_group() as both:
-                    both.start_soon(add, 300)
-                    if fault == node.kill:
-                        both.start_soon(node.kill)
-                    else:
-                        both.start_soon(asyncio.to_thread, fault)
-                await drawn()
-    assert not judge.wrong and len(panel.rows) == written == 1_300 and not panel.faults
+        async with adding(server, "orders:eu") as write:
+            await check_drawings(host_binary, server, proxy, settings, secrets, query, judge, write)
